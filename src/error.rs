@@ -37,7 +37,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
-        Error { kind, message: message.to_string() }
+        Error {
+            kind,
+            message: message.to_string(),
+        }
     }
 
     /// A usage error (exit 2).
@@ -67,7 +70,10 @@ impl Error {
 
     /// The same error with a place in front: `{place}: {message}`.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Error { kind: self.kind, message: format!("{place}: {}", self.message) }
+        Error {
+            kind: self.kind,
+            message: format!("{place}: {}", self.message),
+        }
     }
 
     /// The kind of the failure.
@@ -90,5 +96,7 @@ impl Error {
 
 /// Converts a failed allocation whose size came from input into a limit error.
 pub fn out_of_memory(what: &str, bytes: usize) -> Error {
-    Error::limit(format_args!("not enough memory for {what}: {bytes} bytes are needed"))
+    Error::limit(format_args!(
+        "not enough memory for {what}: {bytes} bytes are needed"
+    ))
 }
