@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod plan;
 pub mod rope;
+pub mod source;
 pub mod spec;
 
 pub use error::{Error, Result};

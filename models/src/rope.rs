@@ -127,3 +127,21 @@ impl Rope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dynamic_ntk_is_the_default_up_to_its_length() {
+        let rope = Rope::DynamicNtk {
+            dim: 16,
+            theta: 1e4,
+            factor: 4.0,
+            max_positions: 64,
+        };
+        assert_eq!(*rope.inv_freq(10), default_inv_freq(16, 1e4));
+        assert_eq!(*rope.inv_freq(64), default_inv_freq(16, 1e4));
+        assert!(rope.inv_freq(65)[7] < rope.inv_freq(64)[7]);
+    }
+}

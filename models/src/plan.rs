@@ -1,0 +1,98 @@
+//! What becomes of the foreign tensors: for every stored tensor, which foreign rows it is made of and how they are changed.
+//!
+//! A stored tensor is a concatenation of [`Source`]s along its rows. A vector counts as a matrix with one column, so that one row
+//! map serves a weight and its bias.
+
+use crate::spec::{Spec, TensorKey};
+
+/// Everything the importer needs to know about a model.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The model.
+    pub spec: Spec,
+    /// One entry for every tensor of [`Spec::tensors`], in any order.
+    pub tensors: Vec<TensorPlan>,
+    /// Foreign tensors that are known and not needed; the importer names them once.
+    pub skipped: Vec<Skip>,
+}
+
+/// How one stored tensor is made.
+#[derive(Clone, Debug)]
+pub struct TensorPlan {
+    /// Which stored tensor.
+    pub key: TensorKey,
+    /// Its parts, one after another along the rows.
+    pub sources: Vec<Source>,
+}
+
+/// Some rows of one foreign tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Name of the foreign tensor.
+    pub name: String,
+    /// Which of its rows, in the order in which they are stored.
+    pub rows: Rows,
+    /// Added to every value (1 where a norm stores w for 1 + w).
+    pub add: f32,
+}
+
+/// A selection of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rows {
+    /// All of them in order.
+    All,
+    /// Those with these indices, in this order.
+    List(Vec<u32>),
+}
+
+/// Foreign tensors that are left out on purpose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Skip {
+    /// Exact name, or a prefix where it ends with `*`.
+    pub pattern: String,
+    /// Why, for the person who imports.
+    pub reason: &'static str,
+}
+
+impl Source {
+    /// All rows of a tensor, unchanged.
+    pub fn all(name: impl Into<String>) -> Source {
+        Source {
+            name: name.into(),
+            rows: Rows::All,
+            add: 0.0,
+        }
+    }
+
+    /// The given rows of a tensor.
+    pub fn rows(name: impl Into<String>, rows: Vec<u32>) -> Source {
+        Source {
+            name: name.into(),
+            rows: Rows::List(rows),
+            add: 0.0,
+        }
+    }
+}
+
+impl Skip {
+    /// Whether this entry covers the tensor.
+    pub fn covers(&self, name: &str) -> bool {
+        match self.pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == self.pattern,
+        }
+    }
+}
+
+/// The order in which rows of `heads` heads of `head_dim`, whose first `dim` rows are interleaved pairs (2k, 2k+1), become half-split
+/// pairs (k, k + dim/2): entry i is the foreign row that is stored as row i.
+pub fn interleaved_to_half_split(heads: u32, head_dim: u32, dim: u32) -> Vec<u32> {
+    let mut rows = Vec::with_capacity((heads * head_dim) as usize);
+    for h in 0..heads {
+        let base = h * head_dim;
+        rows.extend((0..dim / 2).map(|k| base + 2 * k));
+        rows.extend((0..dim / 2).map(|k| base + 2 * k + 1));
+        rows.extend((dim..head_dim).map(|d| base + d));
+    }
+    rows
+}
