@@ -1,0 +1,123 @@
+//! From CPU features to tables: the only way to a table leads through here.
+
+use crate::Kernels;
+
+/// The instruction sets that kernels are written for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Portable code, the definition of every result.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// The same with AVX-VNNI: 8-bit dot products in 256-bit vectors.
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// All of them, slowest first.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// The instruction set with that name.
+    pub fn by_name(name: &str) -> Option<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// The first feature that this CPU or build lacks for it, if any.
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Isa::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            _ => missing_x86_64(self),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => Some("an x86-64 CPU"),
+        }
+    }
+}
+
+/// Why there is no table for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IsaError {
+    /// No instruction set has this name.
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The name is known, but the table cannot run here.
+    Unsupported {
+        /// What was asked for.
+        isa: Isa,
+        /// The first feature that is missing.
+        missing: &'static str,
+    },
+}
+
+impl std::fmt::Display for IsaError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IsaError::Unknown { name } => {
+                let known = Isa::ALL.map(Isa::name).join(", ");
+                write!(
+                    f,
+                    "unknown instruction set {name:?}: expected one of {known}"
+                )
+            }
+            IsaError::Unsupported { isa, missing } => {
+                write!(
+                    f,
+                    "instruction set {:?} cannot run here: this CPU lacks {missing}",
+                    isa.name()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for IsaError {}
+
+/// The table of `isa`, if the CPU can run it.
+pub(crate) fn table(isa: Isa) -> Result<&'static Kernels, IsaError> {
+    match isa.missing() {
+        Some(missing) => Err(IsaError::Unsupported { isa, missing }),
+        None => Ok(match isa {
+            Isa::Scalar => &crate::scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &crate::x86_64::avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => &crate::x86_64::avx2::VNNI_TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &crate::x86_64::avx512::TABLE,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => &crate::scalar::TABLE,
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn missing_x86_64(isa: Isa) -> Option<&'static str> {
+    macro_rules! first_missing {
+        ($($feature:tt),*) => { $(if !std::arch::is_x86_feature_detected!($feature) { return Some($feature); })* };
+    }
+    // The macro also checks that the operating system saves the registers.
+    if isa >= Isa::Avx2 {
+        first_missing!("avx2", "fma", "f16c");
+    }
+    if isa == Isa::AvxVnni {
+        first_missing!("avxvnni");
+    }
+    if isa == Isa::Avx512 {
+        first_missing!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
+    }
+    None
+}

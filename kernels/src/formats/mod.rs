@@ -1,0 +1,399 @@
+//! Weight formats: how a matrix lies in memory, and the conversions to and from f32.
+//!
+//! A matrix of `rows x cols` is `ceil(rows / 16)` panels. A panel holds 16 rows times all columns,
+//! columns padded to the tile of the format, as a stream of 64-byte lines that each hold the same columns of
+//! all rows. Padding is canonical, so that equal matrices have equal bytes: float 0, scale +0, code = zero point.
+//! Sizes of panels are multiples of 64 bytes.
+//!
+//! | format | tile of K | bytes per tile (16 rows) | bits per weight |
+//! |--------|-----------|--------------------------|-----------------|
+//! | f32    | 1         | 64                       | 32              |
+//! | f16    | 2         | 64                       | 16              |
+//! | bf16   | 2         | 64                       | 16              |
+//! | q8     | 64        | 1088                     | 8.5             |
+//! | q4     | 64        | 576                      | 4.5             |
+
+pub(crate) mod bf16;
+pub(crate) mod f16;
+pub(crate) mod f32;
+pub(crate) mod q4;
+pub(crate) mod q8;
+
+use crate::PANEL_ROWS;
+
+/// How the numbers of a weight matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Format {
+    /// IEEE single precision.
+    F32 = 0,
+    /// IEEE half precision.
+    F16 = 1,
+    /// The upper half of an f32.
+    Bf16 = 2,
+    /// 8-bit codes, one f16 scale per row and 32 columns.
+    Q8 = 3,
+    /// 4-bit codes around 8, one f16 scale per row and 32 columns.
+    Q4 = 4,
+}
+
+/// The activations that a format multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActKind {
+    /// Plain f32.
+    F32,
+    /// int8 with a scale and a sum per block of 32.
+    Q8,
+}
+
+/// The first thing wrong in a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPanel {
+    /// Row within the panel, 0..16.
+    pub row: usize,
+    /// Column; for a scale the first column that it covers. At or beyond the matrix for padding.
+    pub col: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for BadPanel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "row {} of the panel, column {}: {}",
+            self.row, self.col, self.what
+        )
+    }
+}
+
+impl std::error::Error for BadPanel {}
+
+const NOT_FINITE: &str = "value is not finite";
+const SCALE_NOT_FINITE: &str = "scale is not finite";
+const PADDING: &str = "padding is not zero";
+
+impl Format {
+    /// All formats, by code.
+    pub const ALL: [Format; 5] = [
+        Format::F32,
+        Format::F16,
+        Format::Bf16,
+        Format::Q8,
+        Format::Q4,
+    ];
+
+    /// The number that stands for it in files.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The format with that number.
+    pub fn from_code(code: u8) -> Option<Format> {
+        Format::ALL.into_iter().find(|format| format.code() == code)
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "f32",
+            Format::F16 => "f16",
+            Format::Bf16 => "bf16",
+            Format::Q8 => "q8",
+            Format::Q4 => "q4",
+        }
+    }
+
+    /// The format with that name.
+    pub fn by_name(name: &str) -> Option<Format> {
+        Format::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// K is padded to a multiple of this many columns.
+    pub fn k_tile(self) -> usize {
+        match self {
+            Format::F32 => 1,
+            Format::F16 | Format::Bf16 => 2,
+            Format::Q8 | Format::Q4 => 64,
+        }
+    }
+
+    /// Bytes of one tile: 16 rows times [`Format::k_tile`] columns.
+    fn tile_bytes(self) -> usize {
+        match self {
+            Format::F32 | Format::F16 | Format::Bf16 => 64,
+            Format::Q8 => q8::TILE,
+            Format::Q4 => q4::TILE,
+        }
+    }
+
+    /// `cols` rounded up to the tile; `None` if that overflows.
+    pub fn padded_cols(self, cols: usize) -> Option<usize> {
+        cols.checked_next_multiple_of(self.k_tile())
+    }
+
+    /// Bytes of a panel of `cols` columns, a multiple of 64; `None` if that overflows.
+    pub fn panel_bytes(self, cols: usize) -> Option<usize> {
+        (self.padded_cols(cols)? / self.k_tile()).checked_mul(self.tile_bytes())
+    }
+
+    /// Bytes of a matrix; `None` if that overflows.
+    pub fn matrix_bytes(self, rows: usize, cols: usize) -> Option<usize> {
+        self.panel_bytes(cols)?
+            .checked_mul(rows.div_ceil(PANEL_ROWS))
+    }
+
+    /// The activations it multiplies with.
+    pub fn act_kind(self) -> ActKind {
+        match self {
+            Format::F32 | Format::F16 | Format::Bf16 => ActKind::F32,
+            Format::Q8 | Format::Q4 => ActKind::Q8,
+        }
+    }
+
+    /// Rounds or quantizes up to 16 rows of f32 (row after row) into one panel, padding included.
+    ///
+    /// The values must be finite. Values beyond the range of f16 become infinite in that format;
+    /// [`Format::check_panel`] finds them.
+    ///
+    /// # Panics
+    /// If `rows` is not `n_rows * cols` values, `n_rows > 16`, or `out` is not one panel.
+    pub fn pack_panel(self, rows: &[f32], n_rows: usize, cols: usize, out: &mut [u8]) {
+        assert!(
+            n_rows <= PANEL_ROWS && Some(rows.len()) == n_rows.checked_mul(cols),
+            "pack: {n_rows} rows of {cols} columns"
+        );
+        assert_eq!(
+            Some(out.len()),
+            self.panel_bytes(cols),
+            "pack: size of a panel"
+        );
+        match self {
+            Format::F32 => f32::pack(rows, cols, out),
+            Format::F16 => f16::pack(rows, cols, out),
+            Format::Bf16 => bf16::pack(rows, cols, out),
+            Format::Q8 => q8::pack(rows, cols, out),
+            Format::Q4 => q4::pack(rows, cols, out),
+        }
+    }
+
+    /// Packs up to 16 rows of GGUF blocks without loss: Q8_0 (34 bytes per 32 columns) into q8, Q4_0
+    /// (18 bytes) into q4.
+    ///
+    /// # Panics
+    /// For other formats, if `cols` is no multiple of 32, a row has the wrong size, or `out` is
+    /// not one panel.
+    pub fn pack_panel_gguf(self, rows: &[&[u8]], cols: usize, out: &mut [u8]) {
+        assert!(
+            rows.len() <= PANEL_ROWS && cols.is_multiple_of(crate::BLOCK),
+            "pack: {} rows of {cols} columns",
+            rows.len()
+        );
+        assert_eq!(
+            Some(out.len()),
+            self.panel_bytes(cols),
+            "pack: size of a panel"
+        );
+        match self {
+            Format::Q8 => q8::pack_gguf(rows, cols, out),
+            Format::Q4 => q4::pack_gguf(rows, cols, out),
+            _ => panic!("pack: no GGUF block type is stored as {}", self.name()),
+        }
+    }
+
+    /// Dequantizes one row of a panel, exactly.
+    ///
+    /// # Panics
+    /// If `row >= 16`, `panel` is not one panel of `cols` columns, or `out` is not `cols` long.
+    pub fn unpack_row(self, panel: &[u8], row: usize, cols: usize, out: &mut [f32]) {
+        assert!(
+            row < PANEL_ROWS && out.len() == cols,
+            "unpack: row {row}, {} of {cols} columns",
+            out.len()
+        );
+        assert_eq!(
+            Some(panel.len()),
+            self.panel_bytes(cols),
+            "unpack: size of a panel"
+        );
+        match self {
+            Format::F32 => f32::unpack_row(panel, row, out),
+            Format::F16 => f16::unpack_row(panel, row, out),
+            Format::Bf16 => bf16::unpack_row(panel, row, out),
+            Format::Q8 => q8::unpack_row(panel, row, out),
+            Format::Q4 => q4::unpack_row(panel, row, out),
+        }
+    }
+
+    /// Checks that every value or scale is finite and that padding is canonical.
+    ///
+    /// # Errors
+    /// The first offender, with its row and column.
+    ///
+    /// # Panics
+    /// If `n_rows > 16` or `panel` is not one panel of `cols` columns.
+    pub fn check_panel(self, panel: &[u8], n_rows: usize, cols: usize) -> Result<(), BadPanel> {
+        assert!(n_rows <= PANEL_ROWS, "check: {n_rows} rows");
+        assert_eq!(
+            Some(panel.len()),
+            self.panel_bytes(cols),
+            "check: size of a panel"
+        );
+        match self {
+            Format::F32 => f32::check(panel, n_rows, cols),
+            Format::F16 => f16::check(panel, n_rows, cols),
+            Format::Bf16 => bf16::check(panel, n_rows, cols),
+            Format::Q8 => q8::check(panel, n_rows, cols),
+            Format::Q4 => q4::check(panel, n_rows, cols),
+        }
+    }
+}
+
+/// The verdict on one stored float: its bits as an f32, and whether it lies in the matrix.
+fn check_value(bits: u32, row: usize, col: usize, inside: bool) -> Result<(), BadPanel> {
+    if !inside && bits != 0 {
+        return Err(BadPanel {
+            row,
+            col,
+            what: PADDING,
+        });
+    }
+    if bits & 0x7f80_0000 == 0x7f80_0000 {
+        return Err(BadPanel {
+            row,
+            col,
+            what: NOT_FINITE,
+        });
+    }
+    Ok(())
+}
+
+/// The verdict on one f16 scale that covers 32 columns from `col`.
+fn check_scale(bits: u16, row: usize, col: usize, inside: bool) -> Result<(), BadPanel> {
+    if !inside && bits != 0 {
+        return Err(BadPanel {
+            row,
+            col,
+            what: PADDING,
+        });
+    }
+    if bits & 0x7c00 == 0x7c00 {
+        return Err(BadPanel {
+            row,
+            col,
+            what: SCALE_NOT_FINITE,
+        });
+    }
+    Ok(())
+}
+
+/// Two little-endian bytes.
+#[inline(always)]
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_names_round_trip() {
+        for (i, format) in Format::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(format.code()), i);
+            assert_eq!(Format::from_code(format.code()), Some(format));
+            assert_eq!(Format::by_name(format.name()), Some(format));
+        }
+        assert_eq!(Format::from_code(5), None);
+        assert_eq!(Format::by_name("Q8"), None);
+    }
+
+    #[test]
+    fn sizes_are_checked_and_multiples_of_a_line() {
+        for format in Format::ALL {
+            for cols in 1..200 {
+                assert_eq!(format.panel_bytes(cols).unwrap() % 64, 0);
+            }
+            assert_eq!(format.matrix_bytes(usize::MAX, usize::MAX / 2), None);
+            assert_eq!(format.panel_bytes(usize::MAX - 70), None);
+            assert_eq!(format.matrix_bytes(0, 100), Some(0));
+        }
+        assert_eq!(Format::Q8.panel_bytes(65), Some(2 * 1088));
+        assert_eq!(Format::Q4.panel_bytes(64), Some(576));
+        assert_eq!(Format::F16.panel_bytes(3), Some(128));
+        assert_eq!(Format::Bf16.matrix_bytes(17, 4), Some(2 * 128));
+    }
+
+    /// Deterministic values in -1..1 with 24 significant bits.
+    pub(super) fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        (0..n)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn packed_panels_pass_their_check_at_every_shape() {
+        for format in Format::ALL {
+            for (n_rows, cols) in [
+                (16, 64),
+                (1, 1),
+                (5, 33),
+                (16, 65),
+                (15, 31),
+                (3, 128),
+                (0, 7),
+            ] {
+                let rows = noise(n_rows * cols, 3);
+                let mut panel = vec![0xaa; format.panel_bytes(cols).unwrap()];
+                format.pack_panel(&rows, n_rows, cols, &mut panel);
+                assert_eq!(
+                    format.check_panel(&panel, n_rows, cols),
+                    Ok(()),
+                    "{} {n_rows} x {cols}",
+                    format.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn dirty_padding_is_found_where_it_is() {
+        for format in Format::ALL {
+            let (n_rows, cols) = (5, 33);
+            let rows = noise(n_rows * cols, 4);
+            let mut panel = vec![0; format.panel_bytes(cols).unwrap()];
+            format.pack_panel(&rows, n_rows, cols, &mut panel);
+            // Every bit flip outside the matrix is dirt; those inside are other, valid weights at worst.
+            let mut found = 0;
+            for bit in 0..panel.len() * 8 {
+                panel[bit / 8] ^= 1 << (bit % 8);
+                if let Err(bad) = format.check_panel(&panel, n_rows, cols) {
+                    let outside = bad.row >= n_rows
+                        || bad.col >= cols
+                        || (bad.col == 32 && bad.what == PADDING);
+                    assert_eq!(bad.what == PADDING, outside, "{} {bad}", format.name());
+                    found += 1;
+                }
+                panel[bit / 8] ^= 1 << (bit % 8);
+            }
+            let padded = format.padded_cols(cols).unwrap();
+            let width = match format {
+                Format::F32 => 32,
+                Format::F16 | Format::Bf16 => 16,
+                Format::Q8 => 8,
+                Format::Q4 => 4,
+            };
+            let mut dirt = (16 * padded - n_rows * cols) * width;
+            if format.act_kind() == ActKind::Q8 {
+                dirt += (16 - n_rows) * 2 * 16;
+            }
+            assert!(found >= dirt, "{}: {found} of {dirt}", format.name());
+        }
+    }
+}

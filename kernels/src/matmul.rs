@@ -1,0 +1,334 @@
+//! The product of a packed weight matrix with the activations of some tokens, and the quantization
+//! of those activations.
+//!
+//! `out[t][r] = sum over k of W[r][k] * a[t][k]`, one f32 accumulator per output, starting at +0,
+//! ascending k, fused multiply-add, never split along K. For the integer formats the terms are blocks
+//! of 32 columns: `acc = fma(w_scale * a_scale, (f32) integer_sum, acc)`, where the product of the scales is
+//! rounded to f32 and the integer sum is exact (at most 32 * 128 * 127 < 2^24, so its conversion is, too).
+//! The padding of K takes part in both: it adds `0 * 0`.
+
+use std::marker::PhantomData;
+
+use crate::{ActKind, BLOCK, Format, K_ALIGN, Kernels, PANEL_ROWS};
+
+/// Activations of some tokens, row after row; each row is padded with zeros to `stride` columns.
+#[derive(Clone, Copy, Debug)]
+pub enum Acts<'a> {
+    /// For the float formats.
+    F32 {
+        /// `tokens * stride` values.
+        x: &'a [f32],
+        /// Padded columns: a multiple of [`K_ALIGN`].
+        stride: usize,
+    },
+    /// For the integer formats, as [`Kernels::quantize_acts`] writes them.
+    Q8 {
+        /// `tokens * stride` codes in -127..=127.
+        q: &'a [i8],
+        /// One scale per block of 32: `tokens * stride / 32`.
+        scales: &'a [f32],
+        /// The sum of the codes of each block: `tokens * stride / 32`.
+        sums: &'a [i32],
+        /// Padded columns: a multiple of [`K_ALIGN`].
+        stride: usize,
+    },
+}
+
+/// Where results go: row `r` of token `t` is at `t * stride + r`.
+pub struct Out<'a> {
+    data: *mut f32,
+    stride: usize,
+    rows: usize,
+    tokens: usize,
+    life: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: an `Out` is an exclusive borrow of the elements it may write (`new` holds the slice,
+// `from_raw` demands that they are disjoint from those of any other), so it may move to another thread.
+unsafe impl Send for Out<'_> {}
+
+impl<'a> Out<'a> {
+    /// A view of `rows` results per token, `stride` apart.
+    ///
+    /// # Panics
+    /// If `rows > stride`, or if `data` does not hold even one token.
+    pub fn new(data: &'a mut [f32], stride: usize, rows: usize) -> Self {
+        assert!(
+            rows > 0 && rows <= stride && rows <= data.len(),
+            "out: {rows} rows, stride {stride}, {} values",
+            data.len()
+        );
+        let tokens = (data.len() - rows) / stride + 1;
+        Out {
+            data: data.as_mut_ptr(),
+            stride,
+            rows,
+            tokens,
+            life: PhantomData,
+        }
+    }
+
+    /// The same over raw memory, for threads that write disjoint columns of one buffer.
+    ///
+    /// # Safety
+    /// For `t < tokens` and `r < rows`, `data + t * stride + r` must be valid for writes for `'a`, and
+    /// nothing else may read or write those elements while this view lives.
+    pub unsafe fn from_raw(data: *mut f32, stride: usize, rows: usize, tokens: usize) -> Self {
+        Out {
+            data,
+            stride,
+            rows,
+            tokens,
+            life: PhantomData,
+        }
+    }
+
+    /// Rows per token.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Writes one result.
+    #[inline]
+    pub(crate) fn set(&mut self, token: usize, row: usize, value: f32) {
+        assert!(token < self.tokens && row < self.rows);
+        // SAFETY: within the bounds just checked the constructor's promise covers the element.
+        unsafe { *self.data.add(token * self.stride + row) = value }
+    }
+}
+
+/// Reusable workspace of one thread. It grows on first use and is not allocated again.
+#[derive(Default)]
+pub struct Scratch {
+    /// `-zero_point * sum` per token and block of an integer product.
+    offsets: Vec<i32>,
+}
+
+impl Scratch {
+    /// Empty; the first product sizes it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// One product with float weights; every slice is already checked against the counts.
+pub(crate) struct FloatJob<'a> {
+    /// `panels * panel_bytes` bytes.
+    pub weights: &'a [u8],
+    pub panel_bytes: usize,
+    pub panels: usize,
+    /// Columns, padded as in the panel.
+    pub cols: usize,
+    pub x: &'a [f32],
+    pub stride: usize,
+    pub n: usize,
+    pub out: Out<'a>,
+}
+
+/// One product with integer weights; every slice is already checked against the counts.
+pub(crate) struct IntJob<'a> {
+    /// `panels * panel_bytes` bytes.
+    pub weights: &'a [u8],
+    pub panel_bytes: usize,
+    pub panels: usize,
+    /// Blocks of 32 columns, padding included: even.
+    pub blocks: usize,
+    pub q: &'a [i8],
+    pub scales: &'a [f32],
+    /// `-zero_point * sum` of each block of the activations, laid out as `scales`.
+    pub offsets: &'a [i32],
+    pub stride: usize,
+    pub n: usize,
+    pub out: Out<'a>,
+}
+
+/// Values, codes, scales, sums: see [`Kernels::quantize_acts`].
+pub(crate) type Quantize = unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]);
+
+/// The matmul side of a table. The functions are unsafe because the CPU must have their features.
+pub(crate) struct MatmulKernels {
+    pub quantize: Quantize,
+    pub f32: unsafe fn(FloatJob<'_>),
+    pub f16: unsafe fn(FloatJob<'_>),
+    pub bf16: unsafe fn(FloatJob<'_>),
+    pub q8: unsafe fn(IntJob<'_>),
+    pub q4: unsafe fn(IntJob<'_>),
+}
+
+impl Kernels {
+    /// Quantizes one row of activations to int8, per block of 32.
+    ///
+    /// `x` may be shorter than `q`; what is missing counts as zero. Per block: `amax` is the largest
+    /// magnitude, `scale = amax / 127`, `q = round_half_even(x * (127 / amax))` in -127..=127, and the sum of
+    /// the codes. A block whose `amax` is below 2^-100 becomes zero (its reciprocal could overflow), and
+    /// one with a NaN or an infinity gets zero codes and a NaN scale, so that every product shows it.
+    ///
+    /// # Panics
+    /// If `q.len()` is no multiple of 32, `x` is longer than `q`, or `scales` and `sums` do not hold
+    /// one entry per block.
+    pub fn quantize_acts(&self, x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        assert!(
+            q.len().is_multiple_of(BLOCK) && x.len() <= q.len(),
+            "quantize: {} values into {} codes",
+            x.len(),
+            q.len()
+        );
+        assert!(
+            scales.len() == q.len() / BLOCK && sums.len() == q.len() / BLOCK,
+            "quantize: one scale and sum per block"
+        );
+        // SAFETY: detection handed this table out, so the CPU has its features; lengths are checked above.
+        unsafe { (self.matmul.quantize)(x, q, scales, sums) }
+    }
+
+    /// `out[t][r] = sum over k of W[r][k] * a[t][k]` for the consecutive panels in `weights` and the
+    /// first `n` tokens of `acts`. Row 0 of `out` is row 0 of the first panel; only rows below `out.rows()`
+    /// are written. Ranges of a multiple of 8 panels run fastest.
+    ///
+    /// # Panics
+    /// If `acts` are not of the kind that `format` takes ([`Format::act_kind`]) or a size does not
+    /// fit: `weights` must be whole panels of `cols` columns, `out.rows()` must reach into the last of them
+    /// and not beyond, `stride` must be a multiple of [`K_ALIGN`] and cover `cols`, and there must be `n` tokens.
+    pub fn matmul(
+        &self,
+        format: Format,
+        weights: &[u8],
+        cols: usize,
+        acts: Acts<'_>,
+        n: usize,
+        out: Out<'_>,
+        scratch: &mut Scratch,
+    ) {
+        if n == 0 {
+            return;
+        }
+        let panel_bytes = format
+            .panel_bytes(cols)
+            .filter(|&bytes| bytes > 0)
+            .expect("matmul: columns");
+        let padded = format.padded_cols(cols).expect("matmul: columns");
+        assert!(
+            weights.len().is_multiple_of(panel_bytes),
+            "matmul: {} bytes are not whole panels of {panel_bytes}",
+            weights.len()
+        );
+        let panels = weights.len() / panel_bytes;
+        assert!(
+            panels == out.rows.div_ceil(PANEL_ROWS)
+                && out.tokens >= n
+                && (n == 1 || out.rows <= out.stride),
+            "matmul: {panels} panels and {n} tokens into {} rows of {} tokens",
+            out.rows,
+            out.tokens
+        );
+        match acts {
+            Acts::F32 { x, stride } => {
+                assert!(
+                    format.act_kind() == ActKind::F32,
+                    "matmul: {} weights take f32 activations",
+                    format.name()
+                );
+                check_acts(stride, padded, n, x.len());
+                let job = FloatJob {
+                    weights,
+                    panel_bytes,
+                    panels,
+                    cols: padded,
+                    x,
+                    stride,
+                    n,
+                    out,
+                };
+                let kernel = match format {
+                    Format::F32 => self.matmul.f32,
+                    Format::F16 => self.matmul.f16,
+                    _ => self.matmul.bf16,
+                };
+                // SAFETY: detection handed this table out, so the CPU has its features; the job is checked above.
+                unsafe { kernel(job) }
+            }
+            Acts::Q8 {
+                q,
+                scales,
+                sums,
+                stride,
+            } => {
+                assert!(
+                    format.act_kind() == ActKind::Q8,
+                    "matmul: {} weights take int8 activations",
+                    format.name()
+                );
+                check_acts(stride, padded, n, q.len());
+                let all = n * (stride / BLOCK);
+                assert!(
+                    scales.len() >= all && sums.len() >= all,
+                    "matmul: one scale and sum per block"
+                );
+                let (kernel, zero_point) = match format {
+                    Format::Q8 => (self.matmul.q8, 128),
+                    _ => (self.matmul.q4, 8),
+                };
+                scratch.offsets.clear();
+                scratch
+                    .offsets
+                    .extend(sums[..all].iter().map(|sum| sum.wrapping_mul(-zero_point)));
+                let offsets = &scratch.offsets;
+                let job = IntJob {
+                    weights,
+                    panel_bytes,
+                    panels,
+                    blocks: padded / BLOCK,
+                    q,
+                    scales,
+                    offsets,
+                    stride,
+                    n,
+                    out,
+                };
+                // SAFETY: detection handed this table out, so the CPU has its features; the job is checked above.
+                unsafe { kernel(job) }
+            }
+        }
+    }
+}
+
+fn check_acts(stride: usize, padded: usize, n: usize, len: usize) {
+    assert!(
+        stride.is_multiple_of(K_ALIGN)
+            && stride >= padded
+            && n.checked_mul(stride).is_some_and(|all| all <= len),
+        "matmul: {n} tokens of stride {stride} for {padded} columns, {len} values"
+    );
+}
+
+/// Blocks with a smaller largest magnitude become zero: `127 / amax` and `amax / 127` stay normal numbers.
+pub(crate) const TINY: f32 = f32::from_bits((127 - 100) << 23);
+
+/// The scalar [`Kernels::quantize_acts`], which defines it.
+pub(crate) fn quantize_scalar(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    for (b, codes) in q.chunks_exact_mut(BLOCK).enumerate() {
+        let start = (b * BLOCK).min(x.len());
+        let x = &x[start..(start + BLOCK).min(x.len())];
+        // Magnitudes order like their bits, with infinity and NaN on top.
+        let amax = f32::from_bits(
+            x.iter()
+                .map(|v| v.to_bits() & 0x7fff_ffff)
+                .max()
+                .unwrap_or(0),
+        );
+        codes.fill(0);
+        sums[b] = 0;
+        scales[b] = match amax {
+            _ if !amax.is_finite() => f32::NAN,
+            _ if amax < TINY => 0.0,
+            _ => {
+                let inverse = 127.0 / amax;
+                for (code, v) in codes.iter_mut().zip(x) {
+                    *code = (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+                    sums[b] += i32::from(*code);
+                }
+                amax / 127.0
+            }
+        };
+    }
+}
