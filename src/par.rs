@@ -1,0 +1,489 @@
+//! Threads: one team, one broadcast per forward pass, phases inside it. The only file that names rayon.
+//!
+//! A forward pass is hundreds of phases of 5 to 500 microseconds. Starting a parallel loop for each from outside the pool costs about 9
+//! microseconds and goes to sleep in between; so [`Team::run`] enters the pool once. Inside, one thread (the leader) runs ordinary sequential code
+//! and calls [`Crew::for_each`] for every phase; the others wait for the next phase, spinning for a short time (a phase follows the last one
+//! within microseconds), then parked. When there are more threads than processors nobody spins.
+//!
+//! What a phase computes never depends on which thread runs which job, so results do not depend on the number of threads.
+
+// The lifetime of a phase's closure is hidden from the compiler: the waiting threads outlive it, the phase does not.
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread::Thread;
+
+/// Spins before a waiting thread parks: about 30 microseconds of PAUSE. Longer would burn the processor of a neighbour, shorter would
+/// park between the phases of one pass.
+const SPINS: u32 = 1200;
+
+/// A fixed number of threads that work on one thing at a time.
+pub struct Team {
+    pool: rayon::ThreadPool,
+    threads: usize,
+    spins: u32,
+}
+
+type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// What the threads of one [`Team::run`] share.
+struct Shared {
+    /// Counts phases; a change tells the waiting threads that there is work (or that the pass is over).
+    epoch: AtomicU32,
+    over: AtomicBool,
+    /// The closure of the phase; valid from the change of `epoch` until `busy` is back at zero.
+    job: UnsafeCell<Option<&'static Job<'static>>>,
+    jobs: AtomicUsize,
+    next: AtomicUsize,
+    /// Helpers that have not finished the phase.
+    busy: AtomicUsize,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    parked: Vec<AtomicBool>,
+    handles: Vec<OnceLock<Thread>>,
+    spins: u32,
+}
+
+// SAFETY: `job` is written by the leader only while no helper is in a phase (busy is zero) and read by helpers only after the
+// release-acquire on `epoch` that follows the write; everything else is atomic or locked.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Waits as thread `me` until `ready`; whoever makes it true calls `wake(me)` afterwards.
+    fn wait(&self, me: usize, ready: impl Fn() -> bool) {
+        for _ in 0..self.spins {
+            if ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        while !ready() {
+            self.parked[me].store(true, Ordering::SeqCst);
+            if ready() {
+                self.parked[me].store(false, Ordering::SeqCst);
+                return;
+            }
+            std::thread::park();
+            self.parked[me].store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn wake(&self, who: usize) {
+        if self.parked[who].load(Ordering::SeqCst) {
+            if let Some(thread) = self.handles[who].get() {
+                thread.unpark();
+            }
+        }
+    }
+
+    /// Takes jobs until there are none left; a panic ends the phase for everybody.
+    fn work(&self, me: usize, job: &Job<'_>) {
+        let jobs = self.jobs.load(Ordering::Relaxed);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let i = self.next.fetch_add(1, Ordering::Relaxed);
+                if i >= jobs {
+                    return;
+                }
+                job(i, me);
+            }
+        }));
+        if let Err(panic) = result {
+            self.next.store(jobs, Ordering::Relaxed);
+            self.panic
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .get_or_insert(panic);
+        }
+    }
+
+    fn help(&self, me: usize) {
+        let mut seen = 0;
+        loop {
+            self.wait(me, || self.epoch.load(Ordering::SeqCst) != seen);
+            seen = seen.wrapping_add(1);
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+            // SAFETY: the epoch has changed, so the leader has stored the closure and leaves it alone until busy is zero.
+            if let Some(job) = unsafe { *self.job.get() } {
+                self.work(me, job);
+            }
+            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+                self.wake(0);
+            }
+        }
+    }
+}
+
+/// The threads inside one [`Team::run`], as its leader sees them.
+pub struct Crew<'t> {
+    shared: &'t Shared,
+    threads: usize,
+    // A phase is started by the leader alone.
+    _leader: PhantomData<*mut ()>,
+}
+
+impl Crew<'_> {
+    /// How many threads there are; job functions get their index below this.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `job(i, thread)` for every i in `0..jobs` and returns when all are done. Threads take the next job as they get free.
+    ///
+    /// # Panics
+    /// If a job panics, after all threads have left the phase.
+    pub fn for_each(&self, jobs: usize, job: impl Fn(usize, usize) + Sync) {
+        if self.threads == 1 || jobs <= 1 {
+            for i in 0..jobs {
+                job(i, 0);
+            }
+            return;
+        }
+        let shared = self.shared;
+        let job: &Job<'_> = &job;
+        // SAFETY: only the lifetime changes. Helpers use the reference between the change of `epoch` and their decrement of `busy`, and this
+        // function does not return (nor unwind: `work` catches) before `busy` is zero.
+        let hidden = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
+        // SAFETY: no helper is in a phase: the previous call waited for busy to reach zero.
+        unsafe { *shared.job.get() = Some(hidden) };
+        shared.jobs.store(jobs, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.busy.store(self.threads - 1, Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for who in 1..self.threads {
+            shared.wake(who);
+        }
+        shared.work(0, job);
+        shared.wait(0, || shared.busy.load(Ordering::SeqCst) == 0);
+        // SAFETY: busy is zero, so no helper looks at the closure any more.
+        unsafe { *shared.job.get() = None };
+        let panic = shared
+            .panic
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Tells the helpers to leave, also when the leader unwinds.
+struct Dismiss<'t>(&'t Shared, usize);
+
+impl Drop for Dismiss<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        for who in 1..self.1 {
+            self.0.wake(who);
+        }
+    }
+}
+
+impl Team {
+    /// A team of `threads` threads (at least one).
+    ///
+    /// # Errors
+    /// The system cannot start that many threads.
+    pub fn new(threads: usize) -> Result<Team> {
+        let threads = threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("quern-{i}"))
+            .build()
+            .map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))?;
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(Team {
+            pool,
+            threads,
+            spins: if threads <= processors { SPINS } else { 0 },
+        })
+    }
+
+    /// How many threads the team has.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `leader` on one thread of the team while the others serve its phases.
+    pub fn run<R: Send>(&self, leader: impl FnOnce(&Crew<'_>) -> R + Send) -> R {
+        let shared = Shared {
+            epoch: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            job: UnsafeCell::new(None),
+            jobs: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            parked: (0..self.threads).map(|_| AtomicBool::new(false)).collect(),
+            handles: (0..self.threads).map(|_| OnceLock::new()).collect(),
+            spins: self.spins,
+        };
+        let leader = Mutex::new(Some(leader));
+        let result = Mutex::new(None);
+        self.pool.broadcast(|context| {
+            let me = context.index();
+            // Set before the first wait of this thread, so that whoever sees it parked also sees its handle.
+            let _ = shared.handles[me].set(std::thread::current());
+            if me != 0 {
+                shared.help(me);
+                return;
+            }
+            let dismiss = Dismiss(&shared, self.threads);
+            let leader = leader.lock().unwrap_or_else(|e| e.into_inner()).take();
+            let outcome = leader.map(|f| {
+                f(&Crew {
+                    shared: &shared,
+                    threads: self.threads,
+                    _leader: PhantomData,
+                })
+            });
+            drop(dismiss);
+            *result.lock().unwrap_or_else(|e| e.into_inner()) = outcome;
+        });
+        let outcome = result.into_inner().unwrap_or_else(|e| e.into_inner());
+        outcome.expect("the leader ran to its end or its panic was passed on")
+    }
+
+    /// Runs `job(i, thread)` for every i in `0..jobs` on the team: for work that is one phase long.
+    pub fn for_each(&self, jobs: usize, job: impl Fn(usize, usize) + Sync) {
+        self.run(|crew| crew.for_each(jobs, &job));
+    }
+}
+
+/// A slice whose disjoint parts are written by different threads in one phase.
+pub struct Disjoint<'a, T> {
+    start: *mut T,
+    len: usize,
+    _borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it only hands out parts of an exclusively borrowed slice, and `part` demands that they are disjoint.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    /// Borrows the slice for one phase.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Disjoint {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            _borrow: PhantomData,
+        }
+    }
+
+    /// One part of it.
+    ///
+    /// # Safety
+    /// While a part lives, no other part that overlaps it may live.
+    ///
+    /// # Panics
+    /// If the range is not within the slice.
+    #[allow(clippy::mut_from_ref)] // the contract above is what makes it sound
+    pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "part {range:?} of a slice of {}",
+            self.len
+        );
+        // SAFETY: within the borrowed slice (checked), and exclusive by the caller's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+
+    /// The address of element `at`, for kernels that write a strided region.
+    ///
+    /// # Panics
+    /// If `at` is beyond the slice.
+    pub fn address(&self, at: usize) -> *mut T {
+        assert!(at <= self.len, "element {at} of a slice of {}", self.len);
+        // SAFETY: within the borrowed slice or one past its end (checked).
+        unsafe { self.start.add(at) }
+    }
+}
+
+/// How many threads are used by default, and why.
+#[derive(Clone, Debug)]
+pub struct ThreadChoice {
+    /// The number.
+    pub threads: usize,
+    /// The reason in a few words.
+    pub reason: String,
+}
+
+/// One thread per physical core that this process may use, at most the quota of its control group.
+pub fn default_threads() -> ThreadChoice {
+    let allowed = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|s| {
+            let list = s
+                .lines()
+                .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))?;
+            parse_cpu_list(list.trim())
+        });
+    let Some(allowed) = allowed.filter(|cpus| !cpus.is_empty()) else {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        return ThreadChoice {
+            threads,
+            reason: format!("{threads} available to this process"),
+        };
+    };
+    // Threads of one core share its vector units: count each set of siblings once.
+    let siblings = |cpu: usize| {
+        std::fs::read_to_string(format!(
+            "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        ))
+        .map_or_else(|_| cpu.to_string(), |s| s.trim().to_owned())
+    };
+    let cores = allowed
+        .iter()
+        .map(|&c| siblings(c))
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+        .max(1);
+    match cgroup_quota() {
+        Some(quota) if (quota as usize) < cores => {
+            let threads = (quota as usize).max(1);
+            ThreadChoice {
+                threads,
+                reason: format!("control group quota of {quota:.1} of {cores} cores"),
+            }
+        }
+        _ => ThreadChoice {
+            threads: cores,
+            reason: format!("{cores} physical cores in the affinity mask"),
+        },
+    }
+}
+
+/// `0-3,8` as numbers; none if it is not such a list.
+fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (a, b) = part.split_once('-').unwrap_or((part, part));
+        let (a, b): (usize, usize) = (a.trim().parse().ok()?, b.trim().parse().ok()?);
+        if b < a || b > 1 << 16 {
+            return None;
+        }
+        cpus.extend(a..=b);
+    }
+    Some(cpus)
+}
+
+/// Processors' worth of time that the control group allows: version 2 `cpu.max`, version 1 `cpu.cfs_quota_us`.
+fn cgroup_quota() -> Option<f64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut least: Option<f64> = None;
+    let mut consider = |quota: Option<f64>| {
+        if let Some(q) = quota.filter(|q| *q > 0.0) {
+            least = Some(least.map_or(q, |l| l.min(q)));
+        }
+    };
+    let number = |s: &str| s.trim().parse::<f64>().ok();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let v2 = controllers.is_empty();
+        if !v2 && !controllers.split(',').any(|c| c == "cpu") {
+            continue;
+        }
+        // A quota of any ancestor binds too.
+        let mut path = path.trim_end_matches('/').to_owned();
+        loop {
+            if v2 {
+                if let Ok(s) = std::fs::read_to_string(format!("/sys/fs/cgroup{path}/cpu.max")) {
+                    let mut words = s.split_whitespace();
+                    let quota = words.next().and_then(number);
+                    let period = words.next().and_then(number);
+                    consider(quota.zip(period).map(|(q, p)| q / p));
+                }
+            } else {
+                let read = |name: &str| {
+                    std::fs::read_to_string(format!("/sys/fs/cgroup/cpu{path}/{name}")).ok()
+                };
+                let quota = read("cpu.cfs_quota_us").as_deref().and_then(number);
+                let period = read("cpu.cfs_period_us").as_deref().and_then(number);
+                consider(quota.zip(period).map(|(q, p)| q / p));
+            }
+            match path.rfind('/') {
+                Some(at) => path.truncate(at),
+                None => break,
+            }
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_runs_once_for_any_number_of_threads() {
+        for threads in [1, 2, 3, 7, 16] {
+            let team = Team::new(threads).unwrap();
+            let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+            team.run(|crew| {
+                for phase in 0..200 {
+                    crew.for_each(phase % 101, |i, me| {
+                        assert!(me < threads);
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            });
+            for (i, c) in counts.iter().enumerate() {
+                let expected = (0..200).filter(|phase| phase % 101 > i).count();
+                assert_eq!(
+                    c.load(Ordering::Relaxed),
+                    expected,
+                    "job {i} with {threads} threads"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_phase_sees_what_the_phase_before_wrote() {
+        let team = Team::new(4).unwrap();
+        let mut data = vec![0u64; 64];
+        team.run(|crew| {
+            for _ in 0..1000 {
+                let parts = Disjoint::new(&mut data);
+                // SAFETY: job i takes element i alone.
+                crew.for_each(64, |i, _| unsafe { parts.part(i..i + 1)[0] += 1 });
+                let sum: u64 = data.iter().sum();
+                assert_eq!(sum % 64, 0);
+            }
+        });
+        assert!(data.iter().all(|&x| x == 1000));
+    }
+
+    #[test]
+    fn a_panic_in_a_job_reaches_the_caller_and_the_team_lives_on() {
+        let team = Team::new(3).unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            team.for_each(10, |i, _| assert!(i != 5, "job five"))
+        }));
+        assert!(result.is_err());
+        let sum = AtomicUsize::new(0);
+        team.for_each(10, |i, _| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 45);
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cpu_list("x"), None);
+        assert_eq!(parse_cpu_list("4-1"), None);
+    }
+}
