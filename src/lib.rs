@@ -5,5 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
+pub mod cli;
 pub mod error;
 pub mod par;
