@@ -1,15 +1,24 @@
 //! Model families as data: from a foreign configuration to one [`Spec`], and from foreign tensors to the roles of that Spec.
 //!
 //! `spec` is what the weight file stores and what the forward pass runs; `source` reads foreign configurations and remembers what was
-//! read; `plan` says which foreign tensor, in which order of rows, becomes which stored tensor; the other files are one family each.
+//! read; `plan` says which foreign tensor, in which order of rows, becomes which stored tensor; `gguf` and `llama2c` translate those formats to the
+//! keys and names of transformers; `family` lists the families, each in a file of its own, which `builder` helps to write.
 
 #![forbid(unsafe_code)]
 
+pub mod builder;
 pub mod error;
+pub mod family;
+pub mod gguf;
+pub mod llama2c;
 pub mod plan;
 pub mod rope;
+pub mod rope_config;
 pub mod source;
 pub mod spec;
 
+mod llama;
+
 pub use error::{Error, Result};
+pub use family::{FAMILIES, Family, plan};
 pub use spec::Spec;

@@ -92,6 +92,16 @@ impl<'a> Config<'a> {
         self.origin
     }
 
+    /// The file or object that the keys belong to, for errors.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Whether the key is there, be it with the value null.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     fn wrong(&self, key: &str, value: &Value, expected: &str) -> Error {
         Error::new(format_args!(
             "{}: {key} is {value}, expected {expected}",
@@ -249,4 +259,10 @@ pub trait Tensors {
     /// # Errors
     /// The tensor is missing, too large, or cannot be read.
     fn values(&self, name: &str) -> Result<Vec<f32>>;
+
+    /// Whether two tensors have the same shape, type and bytes.
+    ///
+    /// # Errors
+    /// One of them is missing or cannot be read.
+    fn same(&self, a: &str, b: &str) -> Result<bool>;
 }

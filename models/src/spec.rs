@@ -19,7 +19,7 @@ use crate::rope::Rope;
 use serde::{Deserialize, Serialize};
 
 /// Bounds that keep every product of two dimensions far below 2^63 and every allocation proportional to real models.
-mod bound {
+pub(crate) mod bound {
     pub const VOCAB: u32 = 1 << 24;
     pub const HIDDEN: u32 = 1 << 18;
     pub const LAYERS: usize = 2048;
@@ -464,7 +464,7 @@ impl Attention {
         within(place, "n_kv_heads", self.n_kv_heads, self.n_heads)?;
         within(place, "head_dim", self.head_dim, bound::HEAD_DIM)?;
         finite(place, "scale", self.scale)?;
-        if self.n_heads % self.n_kv_heads != 0 {
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(Error::new(format_args!(
                 "{place}: n_heads is {}, expected a multiple of n_kv_heads {}",
                 self.n_heads, self.n_kv_heads
@@ -557,12 +557,12 @@ impl Spec {
         )?;
         finite("spec", "embed.scale", self.embed.scale)?;
         finite("spec", "head.scale", self.head.scale)?;
-        if let Some(cap) = self.head.softcap {
-            if !(cap.is_finite() && cap > 0.0) {
-                return Err(Error::new(format_args!(
-                    "spec: head.softcap is {cap}, expected a number > 0"
-                )));
-            }
+        if let Some(cap) = self.head.softcap
+            && !(cap.is_finite() && cap > 0.0)
+        {
+            return Err(Error::new(format_args!(
+                "spec: head.softcap is {cap}, expected a number > 0"
+            )));
         }
         if self.ropes.len() > bound::ROPES {
             return Err(Error::new(format_args!(

@@ -1,0 +1,129 @@
+//! The list of families and the way from a configuration to the plan of the right one.
+
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::source::{Config, Tensors};
+use std::collections::BTreeSet;
+
+/// One family: which configurations it reads, and how.
+pub struct Family {
+    /// Values of `model_type` that it understands.
+    pub model_types: &'static [&'static str],
+    /// From a configuration and the tensors beside it to a plan. It need not check for left-over keys or tensors.
+    pub plan: fn(&Config, &dyn Tensors) -> Result<Plan>,
+    /// One line for a person.
+    pub doc: &'static str,
+}
+
+/// Every family that can be imported.
+pub const FAMILIES: &[Family] = &[crate::llama::FAMILY];
+
+/// The plan of a model: finds the family by `model_type`, then checks that every key was understood and that the plan makes
+/// exactly the tensors of its Spec.
+///
+/// # Errors
+/// An unknown `model_type` (named, with those that are known), whatever the family refuses, a key that nobody read.
+pub fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
+    let Some(model_type) = config.opt_str("model_type")? else {
+        return Err(config.missing("model_type"));
+    };
+    let Some(family) = FAMILIES
+        .iter()
+        .find(|f| f.model_types.contains(&model_type))
+    else {
+        let mut known: Vec<&str> = FAMILIES
+            .iter()
+            .flat_map(|f| f.model_types)
+            .copied()
+            .collect();
+        known.sort_unstable();
+        return Err(config.unsupported("model_type", &format!("one of {}", known.join(", "))));
+    };
+    let plan = (family.plan)(config, tensors)?;
+    config.finish()?;
+    plan.spec.validate()?;
+    let wanted: BTreeSet<_> = plan.spec.tensors().iter().map(|t| t.key).collect();
+    let made: BTreeSet<_> = plan.tensors.iter().map(|t| t.key).collect();
+    if wanted != made || made.len() != plan.tensors.len() {
+        let odd = wanted.symmetric_difference(&made).next();
+        return Err(Error::new(format_args!(
+            "the plan of {model_type:?} does not match its own description at {}",
+            odd.map_or("a repeated tensor".to_owned(), ToString::to_string)
+        )));
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Origin;
+    use serde_json::json;
+
+    struct Nothing;
+
+    impl Tensors for Nothing {
+        fn shape(&self, _: &str) -> Option<&[u64]> {
+            None
+        }
+        fn values(&self, name: &str) -> Result<Vec<f32>> {
+            Err(Error::new(name))
+        }
+        fn same(&self, name: &str, _: &str) -> Result<bool> {
+            Err(Error::new(name))
+        }
+    }
+
+    fn refusal(config: serde_json::Value) -> String {
+        let config = Config::new(
+            Origin::HuggingFace,
+            "config.json",
+            config.as_object().unwrap(),
+        );
+        plan(&config, &Nothing).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_family_is_named_beside_the_known_ones() {
+        let m = refusal(json!({"model_type": "warp"}));
+        assert!(
+            m.contains("\"warp\"") && m.contains("llama, mistral"),
+            "{m}"
+        );
+        assert!(refusal(json!({})).contains("model_type is missing"));
+    }
+
+    #[test]
+    fn model_types_are_listed_once() {
+        let mut seen = BTreeSet::new();
+        for t in FAMILIES.iter().flat_map(|f| f.model_types) {
+            assert!(seen.insert(t), "{t} is listed twice");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded_before_anything_is_planned() {
+        let with = |key: &str, value: serde_json::Value| {
+            let mut c = json!({"model_type": "llama", "vocab_size": 288, "hidden_size": 64, "intermediate_size": 96,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512});
+            c[key] = value;
+            refusal(c)
+        };
+        for (key, value) in [
+            ("num_hidden_layers", json!(1_000_000)),
+            ("num_hidden_layers", json!("2")),
+            ("num_hidden_layers", json!(2.5)),
+            ("num_attention_heads", json!(0)),
+            ("num_attention_heads", json!(5)),
+            ("num_key_value_heads", json!(3)),
+            ("vocab_size", json!(-1)),
+            ("hidden_size", json!(1u64 << 40)),
+            ("head_dim", json!(0)),
+            ("hidden_act", json!("mish")),
+        ] {
+            let m = with(key, value.clone());
+            assert!(m.contains(key), "{key} = {value}: {m}");
+        }
+        assert!(with("head_dim", json!(16)).contains("model.embed_tokens.weight"));
+    }
+}
