@@ -14,8 +14,10 @@
 
 mod detect;
 pub mod formats;
+mod generic;
 mod matmul;
 mod scalar;
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -24,6 +26,7 @@ extern crate self as quern_kernels;
 
 pub use detect::{Isa, IsaError};
 pub use formats::{ActKind, BadPanel, Format};
+pub use generic::{Activation, KV_TILE, KvType};
 pub use matmul::{Acts, Out, Scratch};
 
 /// Output rows of a panel: as many as a 512-bit vector has 32-bit lanes.
@@ -39,6 +42,7 @@ pub const BLOCK: usize = 32;
 pub struct Kernels {
     isa: Isa,
     matmul: matmul::MatmulKernels,
+    vector: &'static generic::VectorKernels,
 }
 
 impl Kernels {

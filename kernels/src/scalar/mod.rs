@@ -1,11 +1,14 @@
 //! The reference table: portable code that defines every result.
 
+mod vector;
+
 use crate::{Isa, Kernels, formats, matmul};
 
 /// Runs everywhere.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Scalar,
     matmul: MATMUL,
+    vector: &vector::VECTOR,
 };
 
 /// The matmul side of [`TABLE`].

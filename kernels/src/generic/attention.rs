@@ -1,0 +1,349 @@
+//! Scores and weighted sums over the key-value cache of one KV head.
+//!
+//! ```text
+//! K: tile t = positions 16 t .. 16 t + 15:   [t][d in 0..head_dim][16 positions]
+//! V: row per position:                       [position][v_dim padded to 16]
+//! ```
+//! With positions (K) or dimensions (V) in the lanes, one result is one lane: a single accumulator that takes its terms in
+//! ascending order of d (scores) or of the position (values), fused. How many queries, tiles or columns are computed side by
+//! side is therefore invisible in the result; blocks of them exist so that a byte of K or V is read once per block.
+
+use crate::vector::{LANES, Vector};
+
+/// Positions of a tile of keys.
+pub const KV_TILE: usize = LANES;
+
+/// Element type of the key-value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// 4 bytes, exact.
+    F32,
+    /// 2 bytes, rounded to nearest even.
+    F16,
+}
+
+impl KvType {
+    /// Every type, in the order of the codes.
+    pub const ALL: [KvType; 2] = [KvType::F32, KvType::F16];
+
+    /// "f32" or "f16".
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+        }
+    }
+
+    /// The type of that name.
+    pub fn by_name(name: &str) -> Option<KvType> {
+        KvType::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        }
+    }
+
+    /// Bytes of one tile of keys, `head_dim` x 16 elements.
+    pub fn k_tile_bytes(self, head_dim: usize) -> usize {
+        head_dim * KV_TILE * self.bytes()
+    }
+
+    /// Bytes of one row of values, `v_dim` elements padded to a multiple of 16.
+    pub fn v_row_bytes(self, v_dim: usize) -> usize {
+        v_dim.next_multiple_of(LANES) * self.bytes()
+    }
+}
+
+/// An element type as the kernels read it.
+trait Element {
+    const BYTES: usize;
+    /// Reads 16 elements from any address.
+    unsafe fn load<V: Vector>(p: *const u8) -> V;
+}
+
+struct F32;
+struct F16;
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const u8) -> V {
+        // SAFETY: the caller's contract; no alignment is needed.
+        unsafe { V::load(p.cast()) }
+    }
+}
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const u8) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { V::load_f16(p) }
+    }
+}
+
+/// The operands of [`scores`]; lengths are the caller's contract.
+#[derive(Clone, Copy)]
+pub(crate) struct Scores {
+    /// Query i is q[i * q_stride ..][..head_dim].
+    pub q: *const f32,
+    pub q_stride: usize,
+    pub n_q: usize,
+    pub head_dim: usize,
+    /// `n_tiles` tiles of keys.
+    pub k: *const u8,
+    pub n_tiles: usize,
+    /// Row i is out[i * stride ..][..16 * n_tiles].
+    pub out: *mut f32,
+    pub stride: usize,
+}
+
+/// The operands of [`values`]; lengths are the caller's contract.
+#[derive(Clone, Copy)]
+pub(crate) struct Values {
+    /// Weights of query i are p[i * p_stride ..][..n_pos].
+    pub p: *const f32,
+    pub p_stride: usize,
+    pub n_q: usize,
+    /// `n_pos` rows of values.
+    pub v: *const u8,
+    pub n_pos: usize,
+    pub v_dim: usize,
+    /// Row i is out[i * stride ..][..v_dim]; terms are added to what it holds.
+    pub out: *mut f32,
+    pub stride: usize,
+}
+
+/// out[i][16 t + lane] = sum over d of q[i][d] k[t][d][lane].
+#[inline(always)]
+pub(crate) unsafe fn scores<V: Vector>(kv: KvType, a: Scores) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match kv {
+            KvType::F32 => scores_of::<V, F32>(a),
+            KvType::F16 => scores_of::<V, F16>(a),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scores_of<V: Vector, E: Element>(a: Scores) {
+    let mut i = 0;
+    // SAFETY: the blocks cover queries 0 .. n_q once.
+    unsafe {
+        while i < a.n_q {
+            let b = Scores {
+                q: a.q.add(i * a.q_stride),
+                out: a.out.add(i * a.stride),
+                ..a
+            };
+            // Eight accumulators hide the latency of the fused multiply-add; more queries save loads of K.
+            i += match a.n_q - i {
+                8.. if V::WIDE_REGISTERS => score_block::<V, E, 8, 2>(b),
+                4.. if V::WIDE_REGISTERS => score_block::<V, E, 4, 4>(b),
+                4.. => score_block::<V, E, 4, 1>(b),
+                2.. if V::WIDE_REGISTERS => score_block::<V, E, 2, 4>(b),
+                2.. => score_block::<V, E, 2, 2>(b),
+                _ => score_block::<V, E, 1, 4>(b),
+            };
+        }
+    }
+}
+
+/// `Q` queries against all tiles, `T` tiles at a time; returns `Q`.
+#[inline(always)]
+unsafe fn score_block<V: Vector, E: Element, const Q: usize, const T: usize>(a: Scores) -> usize {
+    let mut t = 0;
+    // SAFETY: the blocks cover tiles 0 .. n_tiles once.
+    unsafe {
+        while t + T <= a.n_tiles {
+            score_tiles::<V, E, Q, T>(a, t);
+            t += T;
+        }
+        while t < a.n_tiles {
+            score_tiles::<V, E, Q, 1>(a, t);
+            t += 1;
+        }
+    }
+    Q
+}
+
+/// `Q` queries against the `T` tiles from `t` on.
+#[inline(always)]
+unsafe fn score_tiles<V: Vector, E: Element, const Q: usize, const T: usize>(a: Scores, t: usize) {
+    let line = LANES * E::BYTES;
+    let tile = a.head_dim * line;
+    // SAFETY: Q queries, T tiles and head_dim bound every offset.
+    unsafe {
+        let k = a.k.add(t * tile);
+        let mut acc = [[V::splat(0.0); T]; Q];
+        for d in 0..a.head_dim {
+            let mut keys = [V::splat(0.0); T];
+            for j in 0..T {
+                keys[j] = E::load::<V>(k.add(j * tile + d * line));
+            }
+            for i in 0..Q {
+                let q = V::splat(*a.q.add(i * a.q_stride + d));
+                for j in 0..T {
+                    acc[i][j] = q.fma(keys[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..Q {
+            for j in 0..T {
+                acc[i][j].store(a.out.add(i * a.stride + (t + j) * LANES));
+            }
+        }
+    }
+}
+
+/// out[i][d] += sum over positions of p[i][pos] v[pos][d].
+#[inline(always)]
+pub(crate) unsafe fn values<V: Vector>(kv: KvType, a: Values) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match kv {
+            KvType::F32 => values_of::<V, F32>(a),
+            KvType::F16 => values_of::<V, F16>(a),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn values_of<V: Vector, E: Element>(a: Values) {
+    let mut i = 0;
+    // SAFETY: the blocks cover queries 0 .. n_q once.
+    unsafe {
+        while i < a.n_q {
+            let b = Values {
+                p: a.p.add(i * a.p_stride),
+                out: a.out.add(i * a.stride),
+                ..a
+            };
+            i += match a.n_q - i {
+                8.. if V::WIDE_REGISTERS => value_block::<V, E, 8, 2>(b),
+                4.. if V::WIDE_REGISTERS => value_block::<V, E, 4, 4>(b),
+                4.. => value_block::<V, E, 4, 1>(b),
+                2.. if V::WIDE_REGISTERS => value_block::<V, E, 2, 4>(b),
+                2.. => value_block::<V, E, 2, 2>(b),
+                _ => value_block::<V, E, 1, 4>(b),
+            };
+        }
+    }
+}
+
+/// `Q` queries over all columns, `C` groups of 16 columns at a time; returns `Q`.
+#[inline(always)]
+unsafe fn value_block<V: Vector, E: Element, const Q: usize, const C: usize>(a: Values) -> usize {
+    let mut d = 0;
+    // SAFETY: the blocks cover columns 0 .. v_dim once.
+    unsafe {
+        while d + C * LANES <= a.v_dim {
+            value_columns::<V, E, Q, C>(a, d, LANES);
+            d += C * LANES;
+        }
+        while d < a.v_dim {
+            value_columns::<V, E, Q, 1>(a, d, (a.v_dim - d).min(LANES));
+            d += LANES;
+        }
+    }
+    Q
+}
+
+/// `Q` queries over the `C` groups of columns from `d` on; only `last` columns of the last group are written.
+#[inline(always)]
+unsafe fn value_columns<V: Vector, E: Element, const Q: usize, const C: usize>(
+    a: Values,
+    d: usize,
+    last: usize,
+) {
+    let line = LANES * E::BYTES;
+    let row = a.v_dim.next_multiple_of(LANES) * E::BYTES;
+    // SAFETY: Q queries, n_pos rows and v_dim columns (v: padded to 16) bound every offset.
+    unsafe {
+        let v = a.v.add(d * E::BYTES);
+        let zero = V::splat(0.0);
+        let mut acc = [[zero; C]; Q];
+        for i in 0..Q {
+            for j in 0..C {
+                let o = a.out.add(i * a.stride + d + j * LANES);
+                acc[i][j] = if last == LANES {
+                    V::load(o)
+                } else {
+                    V::load_partial(o, last, zero)
+                };
+            }
+        }
+        for pos in 0..a.n_pos {
+            let mut vals = [zero; C];
+            for j in 0..C {
+                vals[j] = E::load::<V>(v.add(pos * row + j * line));
+            }
+            for i in 0..Q {
+                let p = V::splat(*a.p.add(i * a.p_stride + pos));
+                for j in 0..C {
+                    acc[i][j] = p.fma(vals[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..Q {
+            for j in 0..C {
+                let o = a.out.add(i * a.stride + d + j * LANES);
+                if last == LANES {
+                    acc[i][j].store(o)
+                } else {
+                    acc[i][j].store_partial(o, last)
+                }
+            }
+        }
+    }
+}
+
+/// Writes a key into one lane of a tile; `lane < 16`, the tile holds `k.len()` lines.
+#[inline(always)]
+pub(crate) unsafe fn store_k<V: Vector>(kv: KvType, k: &[f32], tile: &mut [u8], lane: usize) {
+    let t = tile.as_mut_ptr();
+    match kv {
+        KvType::F32 => {
+            for (d, &x) in k.iter().enumerate() {
+                // SAFETY: line d lies within the tile.
+                unsafe { t.cast::<f32>().add(d * LANES + lane).write_unaligned(x) };
+            }
+        }
+        KvType::F16 => {
+            let mut h = [0u16; LANES];
+            for (g, chunk) in k.chunks(LANES).enumerate() {
+                // SAFETY: the chunk has chunk.len() floats, h 32 bytes, and line 16 g + d lies within the tile.
+                unsafe {
+                    V::load_partial(chunk.as_ptr(), chunk.len(), V::splat(0.0))
+                        .store_f16(h.as_mut_ptr().cast());
+                    for d in 0..chunk.len() {
+                        t.cast::<u16>()
+                            .add((g * LANES + d) * LANES + lane)
+                            .write_unaligned(h[d]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes a row of values and zeros up to its padding.
+#[inline(always)]
+pub(crate) unsafe fn store_v<V: Vector>(kv: KvType, v: &[f32], row: &mut [u8]) {
+    let r = row.as_mut_ptr();
+    for (g, chunk) in v.chunks(LANES).enumerate() {
+        // SAFETY: the chunk has chunk.len() floats, the row a whole group for it.
+        unsafe {
+            let x = V::load_partial(chunk.as_ptr(), chunk.len(), V::splat(0.0));
+            match kv {
+                KvType::F32 => x.store(r.cast::<f32>().add(g * LANES)),
+                KvType::F16 => x.store_f16(r.add(g * LANES * 2)),
+            }
+        }
+    }
+}

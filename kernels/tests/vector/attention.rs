@@ -1,0 +1,340 @@
+//! Attention kernels: equality with the scalar table one query at a time, exact conversions, an f64 oracle.
+
+use super::data::{Kind, Random, vector};
+use super::guard::Guarded;
+use super::{assert_same, others, same, scalar};
+use half::f16;
+use quern_kernels::{KV_TILE, Kernels, KvType};
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+/// Elements as the cache holds them.
+fn encode(kv: KvType, x: &[f32]) -> Vec<u8> {
+    match kv {
+        KvType::F32 => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        KvType::F16 => x
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
+            .collect(),
+    }
+}
+
+/// And back.
+fn decode(kv: KvType, b: &[u8]) -> Vec<f32> {
+    match kv {
+        KvType::F32 => b
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&c| f32::from_le_bytes(c))
+            .collect(),
+        KvType::F16 => b
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&c| f16::from_le_bytes(c).to_f32())
+            .collect(),
+    }
+}
+
+/// Shapes (queries, head_dim or positions, tiles or columns): all small ones, then long ones.
+fn shapes(r: &mut Random) -> Vec<(usize, usize, usize)> {
+    let mut all = Vec::new();
+    for n_q in 1..=13 {
+        for m in 1..=9 {
+            all.push((n_q, 1 + r.below(70), m));
+        }
+    }
+    for long in 1..=1024 {
+        all.push((1 + r.below(5), long, 1 + r.below(3)));
+    }
+    all
+}
+
+#[test]
+fn scores_do_not_depend_on_the_table_or_the_other_queries() {
+    let tables = others();
+    let mut r = Random(11);
+    let mut keys = Guarded::new(4 * 16 * 1024 * 4);
+    let mut queries = Guarded::new(4 * 20 * 1100);
+    let mut out = Guarded::new(4 * 20 * 200);
+    for (n_q, head_dim, n_tiles) in shapes(&mut r) {
+        for (kv, kind) in [
+            (KvType::F32, Kind::Plain),
+            (KvType::F16, Kind::Plain),
+            (KvType::F16, Kind::Special),
+        ] {
+            let (q_stride, width) = (head_dim + r.below(3), n_tiles * KV_TILE);
+            let stride = width + r.below(3);
+            let q = vector(&mut r, (n_q - 1) * q_stride + head_dim, kind);
+            let k = encode(kv, &vector(&mut r, width * head_dim, kind));
+            let mut want = vec![7.0; (n_q - 1) * stride + width];
+            for i in 0..n_q {
+                let (q, want) = (&q[i * q_stride..], &mut want[i * stride..]);
+                scalar().attn_scores(kv, q, q_stride, 1, head_dim, &k, n_tiles, want, stride);
+            }
+            for table in &tables {
+                for place in 0..2 {
+                    // Odd addresses: the cache promises none to the kernels.
+                    let gap = place * r.below(64);
+                    let kk = if place == 0 {
+                        keys.bytes_at_end(k.len(), gap)
+                    } else {
+                        keys.bytes_at_start(k.len(), gap)
+                    };
+                    kk.copy_from_slice(&k);
+                    let qq = queries.copy(&q, place);
+                    let got = out.floats(want.len(), place);
+                    got.fill(7.0);
+                    table.attn_scores(kv, qq, q_stride, n_q, head_dim, kk, n_tiles, got, stride);
+                    let what = || {
+                        format!(
+                            "scores on {}: {kv:?} {n_q} x {head_dim} x {n_tiles}",
+                            table.name()
+                        )
+                    };
+                    assert_same(&what, &want, got);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_do_not_depend_on_the_table_or_the_other_queries() {
+    let tables = others();
+    let mut r = Random(12);
+    let mut rows = Guarded::new(4 * 1024 * 160 + 64);
+    let mut weights = Guarded::new(4 * 20 * 1100);
+    let mut out = Guarded::new(4 * 20 * 200);
+    for (n_q, n_pos, columns) in shapes(&mut r) {
+        for (kv, kind) in [
+            (KvType::F32, Kind::Plain),
+            (KvType::F16, Kind::Plain),
+            (KvType::F16, Kind::Special),
+        ] {
+            let v_dim = columns * KV_TILE - r.below(KV_TILE);
+            let (p_stride, stride) = (n_pos + r.below(3), v_dim + r.below(3));
+            let p = vector(&mut r, (n_q - 1) * p_stride + n_pos, kind);
+            let mut values = vector(&mut r, n_pos * columns * KV_TILE, kind);
+            for row in values.chunks_mut(columns * KV_TILE) {
+                // Whatever lies in the padding stays there.
+                row[v_dim..].fill(f32::NAN);
+            }
+            let v = encode(kv, &values);
+            let start = vector(&mut r, (n_q - 1) * stride + v_dim, Kind::Plain);
+            let mut want = start.clone();
+            for i in 0..n_q {
+                let (p, want) = (&p[i * p_stride..], &mut want[i * stride..]);
+                scalar().attn_values(kv, p, p_stride, 1, &v, n_pos, v_dim, want, stride);
+            }
+            for table in &tables {
+                for place in 0..2 {
+                    let gap = place * r.below(64);
+                    let vv = if place == 0 {
+                        rows.bytes_at_end(v.len(), gap)
+                    } else {
+                        rows.bytes_at_start(v.len(), gap)
+                    };
+                    vv.copy_from_slice(&v);
+                    let pp = weights.copy(&p, place);
+                    let got = out.copy(&start, place);
+                    table.attn_values(kv, pp, p_stride, n_q, vv, n_pos, v_dim, got, stride);
+                    let what = || {
+                        format!(
+                            "values on {}: {kv:?} {n_q} x {n_pos} x {v_dim}",
+                            table.name()
+                        )
+                    };
+                    assert_same(&what, &want, got);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn positions_may_come_in_any_number_of_calls() {
+    let mut r = Random(13);
+    for table in others().into_iter().chain([scalar()]) {
+        let (n_q, n_pos, v_dim) = (5, 100, 40);
+        let p = vector(&mut r, n_q * n_pos, Kind::Plain);
+        let v = encode(KvType::F16, &vector(&mut r, n_pos * 48, Kind::Plain));
+        let mut whole = vec![0.0; n_q * v_dim];
+        table.attn_values(
+            KvType::F16,
+            &p,
+            n_pos,
+            n_q,
+            &v,
+            n_pos,
+            v_dim,
+            &mut whole,
+            v_dim,
+        );
+        let mut parts = vec![0.0; n_q * v_dim];
+        for (from, to) in [(0, 1), (1, 16), (16, 16), (16, 99), (99, 100)] {
+            let v = &v[from * KvType::F16.v_row_bytes(v_dim)..];
+            table.attn_values(
+                KvType::F16,
+                &p[from..],
+                n_pos,
+                n_q,
+                v,
+                to - from,
+                v_dim,
+                &mut parts,
+                v_dim,
+            );
+        }
+        assert_same(&|| table.name().to_owned(), &whole, &parts);
+    }
+}
+
+/// A sum of n fused terms from zero has an error of at most n u (1 + n u) times the sum of the magnitudes (every partial
+/// result is rounded once); 1.001 covers the second order for n <= 1024.
+#[test]
+fn the_scalar_table_is_within_its_bound() {
+    let mut r = Random(14);
+    for (n_q, m, blocks) in shapes(&mut r) {
+        for kv in KvType::ALL {
+            let q = vector(&mut r, n_q * m, Kind::Plain);
+            let c = encode(kv, &vector(&mut r, m * blocks * KV_TILE, Kind::Plain));
+            let d = decode(kv, &c);
+            let width = blocks * KV_TILE;
+            let mut scores = vec![0.0; n_q * width];
+            let mut values = vec![0.0; n_q * width];
+            scalar().attn_scores(kv, &q, m, n_q, m, &c, blocks, &mut scores, width);
+            scalar().attn_values(kv, &q, m, n_q, &c, m, width, &mut values, width);
+            for i in 0..n_q {
+                for j in 0..width {
+                    let key = |k: usize| d[(j / KV_TILE * m + k) * KV_TILE + j % KV_TILE] as f64;
+                    let value = |k: usize| d[k * width + j] as f64;
+                    let terms = |of: &dyn Fn(usize) -> f64| {
+                        (0..m)
+                            .map(|k| q[i * m + k] as f64 * of(k))
+                            .fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()))
+                    };
+                    for (what, got, (want, sum)) in [
+                        ("score", scores[i * width + j], terms(&key)),
+                        ("value", values[i * width + j], terms(&value)),
+                    ] {
+                        let bound = 1.001 * m as f64 * U * sum;
+                        assert!(
+                            (got as f64 - want).abs() <= bound,
+                            "{what} {kv:?} {n_q} x {m} x {blocks}: {got} {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// f32 -> f16 through a row of values and back, and into the tiles of keys.
+fn narrow(k: &Kernels, x: &[f32]) -> Vec<u8> {
+    let mut row = vec![0xaa; KvType::F16.v_row_bytes(x.len())];
+    k.kv_store_v(KvType::F16, x, &mut row);
+    row
+}
+
+#[test]
+fn narrowing_rounds_to_nearest_even_on_every_table() {
+    // Every f16 value, the middle between it and the next, and the neighbours of both: all decisions of the rounding; then
+    // a walk over all floats. The reference is the half crate.
+    let mut x = Vec::new();
+    for h in 0..=u16::MAX {
+        let v = f16::from_bits(h).to_f32();
+        let next = f16::from_bits(h.wrapping_add(1)).to_f32();
+        let middle = ((v as f64 + next as f64) / 2.0) as f32;
+        for c in [v, middle] {
+            x.extend([
+                c,
+                f32::from_bits(c.to_bits().wrapping_sub(1)),
+                f32::from_bits(c.to_bits().wrapping_add(1)),
+            ]);
+        }
+    }
+    x.extend((0..=u32::MAX).step_by(4099).map(f32::from_bits));
+    for k in others().into_iter().chain([scalar()]) {
+        for chunk in x.chunks(1000) {
+            let got = narrow(k, chunk);
+            let (want, padding) = (encode(KvType::F16, chunk), got.len() - 2 * chunk.len());
+            for i in 0..chunk.len() {
+                assert_eq!(
+                    got[2 * i..2 * i + 2],
+                    want[2 * i..2 * i + 2],
+                    "{}: {:e}",
+                    k.name(),
+                    chunk[i]
+                );
+            }
+            assert!(
+                got[want.len()..].iter().all(|&b| b == 0),
+                "{padding} bytes of padding"
+            );
+        }
+    }
+}
+
+#[test]
+fn widening_is_exact_on_every_table() {
+    let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for k in others().into_iter().chain([scalar()]) {
+        // One position of 65536 dimensions with weight one: x * 1 + -0 is x, signs of zeros included.
+        let mut out = vec![-0.0; 1 << 16];
+        k.attn_values(
+            KvType::F16,
+            &[1.0],
+            1,
+            1,
+            &all,
+            1,
+            1 << 16,
+            &mut out,
+            1 << 16,
+        );
+        for (h, &got) in (0..=u16::MAX).zip(&out) {
+            let want = f16::from_bits(h).to_f32();
+            assert!(same(want, got), "{}: {h:#06x} {want:e} {got:e}", k.name());
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_come_back_where_they_were_put() {
+    let mut r = Random(15);
+    let mut place = Guarded::new(16 * 1024 * 4);
+    for k in others().into_iter().chain([scalar()]) {
+        for kv in KvType::ALL {
+            for n in (1..=70).chain([128, 256, 1000]) {
+                let x = vector(&mut r, n, Kind::Plain);
+                let exact = decode(kv, &encode(kv, &x));
+                let lane = r.below(KV_TILE);
+                let tile = place.bytes_at_end(kv.k_tile_bytes(n), 0);
+                tile.fill(0x11);
+                let before = decode(kv, tile)[0];
+                k.kv_store_k(kv, &x, tile, lane);
+                for (i, v) in decode(kv, tile).into_iter().enumerate() {
+                    let want = if i % KV_TILE == lane {
+                        exact[i / KV_TILE]
+                    } else {
+                        before
+                    };
+                    assert!(same(v, want), "{} {kv:?} key of {n}, element {i}", k.name());
+                }
+                let row = place.bytes_at_start(kv.v_row_bytes(n), r.below(7));
+                row.fill(0x11);
+                k.kv_store_v(kv, &x, row);
+                let mut want = exact;
+                want.resize(n.next_multiple_of(KV_TILE), 0.0);
+                assert_same(
+                    &|| format!("{} {kv:?} value of {n}", k.name()),
+                    &want,
+                    &decode(kv, row),
+                );
+            }
+        }
+    }
+}
