@@ -9,3 +9,4 @@ pub mod bench;
 pub mod cli;
 pub mod error;
 pub mod par;
+pub mod sample;
