@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod convert;
 pub mod error;
 pub mod par;
 pub mod sample;
