@@ -1,13 +1,18 @@
 //! quern: a language model in one binary.
 //!
-//! The floors, from the ground up (a file imports only from floors below its own): `error`; `par`, `file`, `tensor`,
+//! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `file`, `tensor`,
 //! `tokenizer`, `sample`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
 
 #![deny(unsafe_code)]
 
 pub mod bench;
+pub mod blocks;
+pub mod bytes;
+pub mod cache;
 pub mod cli;
 pub mod convert;
 pub mod error;
+pub mod ops;
 pub mod par;
 pub mod sample;
+pub mod tensor;

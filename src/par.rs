@@ -175,6 +175,25 @@ impl Crew<'_> {
     }
 }
 
+impl Crew<'_> {
+    /// Runs `job(i, chunk)` for every chunk of `len` elements (the last may be shorter).
+    pub fn for_chunks<T: Send>(
+        &self,
+        slice: &mut [T],
+        len: usize,
+        job: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let total = slice.len();
+        let parts = Disjoint::new(slice);
+        self.for_each(total.div_ceil(len.max(1)), |i, _| {
+            // SAFETY: chunks do not overlap and each is one job.
+            job(i, unsafe {
+                parts.part(i * len..((i + 1) * len).min(total))
+            });
+        });
+    }
+}
+
 /// Tells the helpers to leave, also when the leader unwinds.
 struct Dismiss<'t>(&'t Shared, usize);
 

@@ -1,0 +1,104 @@
+//! The feed-forward network: gate and up in one phase, activation and quantization in the next, down in the third.
+
+use crate::ops::{ActBuffer, Context, Product, activation, matmul, wants_quantized};
+use crate::tensor::{Matrix, Vector};
+use quern_models::spec;
+
+/// A feed-forward network bound to its weights.
+pub struct Dense {
+    /// What the Spec says of it.
+    pub spec: spec::Dense,
+    /// `inner x hidden`, if gated.
+    pub gate: Option<Matrix>,
+    /// `inner x hidden`.
+    pub up: Matrix,
+    /// `hidden x inner`.
+    pub down: Matrix,
+    /// Biases of gate, up and down, if there are any.
+    pub gate_bias: Option<Vector>,
+    /// See `gate_bias`.
+    pub up_bias: Option<Vector>,
+    /// See `gate_bias`.
+    pub down_bias: Option<Vector>,
+}
+
+/// Buffers of all tokens, reused by every layer.
+#[derive(Default)]
+pub struct Buffers {
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    inner: ActBuffer,
+}
+
+impl Buffers {
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        (self.gate.len() + self.up.len()) * 4 + self.inner.bytes()
+    }
+}
+
+impl Dense {
+    /// The matrices that read the branch's input.
+    pub fn readers(&self) -> impl Iterator<Item = &Matrix> {
+        self.gate.iter().chain([&self.up])
+    }
+
+    /// `out[token] = down(act(gate(h)) * up(h))`, `stride` apart.
+    pub fn forward(
+        &self,
+        ctx: &Context<'_>,
+        h: &ActBuffer,
+        n: usize,
+        b: &mut Buffers,
+        out: &mut Vec<f32>,
+    ) {
+        let stride;
+        match &self.gate {
+            Some(gate) => {
+                let products = [
+                    Product::new(gate, &mut b.gate, n),
+                    Product::new(&self.up, &mut b.up, n),
+                ];
+                stride = products[1].stride;
+                matmul(ctx, h, n, &products);
+            }
+            None => {
+                let products = [Product::new(&self.up, &mut b.up, n)];
+                stride = products[0].stride;
+                matmul(ctx, h, n, &products);
+            }
+        }
+        let (gate, up, act) = (&b.gate, &b.up, activation(self.spec.activation));
+        let kernels = ctx.kernels;
+        b.inner
+            .shape(n, self.spec.inner as usize, wants_quantized(&self.down));
+        b.inner.fill(ctx, n, false, |token, cols, x| {
+            let at = token * stride;
+            let part = at + cols.start..at + cols.end;
+            x.copy_from_slice(&up[part.clone()]);
+            if let Some(bias) = &self.up_bias {
+                kernels.add(x, &bias[cols.clone()]);
+            }
+            match (&self.gate, &self.gate_bias) {
+                (None, _) => kernels.activation(act, x),
+                (Some(_), None) => {
+                    // glu reads `up` from the buffer, so that the common case has no extra pass.
+                    kernels.glu(act, &gate[part.clone()], &up[part], x);
+                }
+                (Some(_), Some(bias)) => {
+                    let mut g = gate[part].to_vec();
+                    kernels.add(&mut g, &bias[cols]);
+                    kernels.activation(act, &mut g);
+                    kernels.mul(x, &g);
+                }
+            }
+        });
+        matmul(ctx, &b.inner, n, &[Product::new(&self.down, out, n)]);
+        if let Some(bias) = &self.down_bias {
+            let stride = self.down.rows().next_multiple_of(quern_kernels::PANEL_ROWS);
+            for token in 0..n {
+                kernels.add(&mut out[token * stride..][..self.down.rows()], bias);
+            }
+        }
+    }
+}

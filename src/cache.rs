@@ -1,0 +1,283 @@
+//! What a sequence remembers between forward passes: keys and values of every attention layer, in pages that grow with use.
+//!
+//! ```text
+//! Sequence -> one KvCache per attention branch -> one HeadCache per kv head -> pages of 64 positions
+//! page: K  4 tiles of [head_dim][16 positions]      V  64 rows of head_dim (padded to 16)
+//! ```
+//!
+//! Pages sit at absolute positions (page p holds 64p .. 64p+63), so that the order of the arithmetic does not depend on how a sequence was
+//! cut into passes. A windowed layer drops pages that no later query can see. Every head has a lock of its own: in one phase each head is
+//! written by one job, in the next read by many.
+
+use crate::bytes::AlignedBytes;
+use crate::error::{Error, Result};
+use quern_kernels::{Kernels, KvType};
+use std::collections::VecDeque;
+use std::sync::{RwLock, RwLockReadGuard};
+
+/// Positions of a page: four tiles, 8 to 32 KiB of K and V for usual heads, so that short sequences stay small.
+pub const PAGE: usize = 64;
+
+/// Positions of a K tile: the lanes of the score kernel.
+pub const TILE: usize = 16;
+
+/// Shape and element type of the cache of one attention branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Element type.
+    pub kv: KvType,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Keys that a query sees at most, itself included; none: all.
+    pub window: Option<usize>,
+}
+
+impl KvShape {
+    fn k_tile_bytes(&self) -> usize {
+        self.kv.k_tile_bytes(self.head_dim)
+    }
+
+    fn v_row_bytes(&self) -> usize {
+        self.kv.v_row_bytes(self.head_dim)
+    }
+
+    fn k_bytes(&self) -> usize {
+        PAGE / TILE * self.k_tile_bytes()
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.k_bytes() + PAGE * self.v_row_bytes()
+    }
+}
+
+/// Keys and values of one kv head.
+pub struct HeadCache {
+    shape: KvShape,
+    first_page: usize,
+    /// 64 positions each: K tiles, then V rows.
+    pages: VecDeque<AlignedBytes>,
+}
+
+impl HeadCache {
+    /// Stores the key and value of one position, whose page must have been reserved.
+    pub fn store(&mut self, kernels: &Kernels, position: usize, k: &[f32], v: &[f32]) {
+        let shape = self.shape;
+        let page = &mut self.pages[position / PAGE - self.first_page];
+        let at = position % PAGE;
+        let (keys, values) = page.as_mut().split_at_mut(shape.k_bytes());
+        let tile = shape.k_tile_bytes();
+        kernels.kv_store_k(
+            shape.kv,
+            k,
+            &mut keys[at / TILE * tile..][..tile],
+            at % TILE,
+        );
+        let row = shape.v_row_bytes();
+        kernels.kv_store_v(shape.kv, v, &mut values[at * row..][..row]);
+    }
+
+    /// The part of the page of `position` from there (a multiple of [`TILE`]) to `end` or the end of the page: K tiles, V rows, positions.
+    pub fn span(&self, position: usize, end: usize) -> (&[u8], &[u8], usize) {
+        let shape = &self.shape;
+        let at = position % PAGE;
+        let count = (PAGE - at).min(end - position);
+        let page = self.pages[position / PAGE - self.first_page].as_ref();
+        let (keys, values) = page.split_at(shape.k_bytes());
+        let tiles = count.div_ceil(TILE);
+        let k = &keys[at / TILE * shape.k_tile_bytes()..][..tiles * shape.k_tile_bytes()];
+        let v = &values[at * shape.v_row_bytes()..][..count * shape.v_row_bytes()];
+        (k, v, count)
+    }
+}
+
+/// Keys and values of one attention branch.
+pub struct KvCache {
+    /// Its shape.
+    pub shape: KvShape,
+    heads: Vec<RwLock<HeadCache>>,
+}
+
+impl KvCache {
+    fn new(shape: KvShape) -> KvCache {
+        let head = || {
+            RwLock::new(HeadCache {
+                shape,
+                first_page: 0,
+                pages: VecDeque::new(),
+            })
+        };
+        KvCache {
+            shape,
+            heads: (0..shape.n_kv_heads).map(|_| head()).collect(),
+        }
+    }
+
+    /// Runs `f` on one head for writing.
+    pub fn write<R>(&self, head: usize, f: impl FnOnce(&mut HeadCache) -> R) -> R {
+        f(&mut self.heads[head].write().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// One head for reading.
+    pub fn read(&self, head: usize) -> RwLockReadGuard<'_, HeadCache> {
+        self.heads[head].read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Drops what nobody can see from position `len` on and makes room for positions `len .. len + more`.
+    fn reserve(&mut self, len: usize, more: usize) -> Result<()> {
+        let keep = self.shape.window.map_or(0, |w| (len + 1).saturating_sub(w)) / PAGE;
+        let end = (len + more).div_ceil(PAGE);
+        for head in &mut self.heads {
+            let head = head.get_mut().unwrap_or_else(|e| e.into_inner());
+            while head.first_page < keep && !head.pages.is_empty() {
+                head.pages.pop_front();
+                head.first_page += 1;
+            }
+            while head.first_page + head.pages.len() < end {
+                let page = AlignedBytes::zeroed(self.shape.page_bytes(), "the KV cache")?;
+                head.pages.push_back(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets positions from `len` on; false if pages that `len` needs are gone.
+    fn truncate(&mut self, len: usize) -> bool {
+        let oldest = self.shape.window.map_or(0, |w| (len + 1).saturating_sub(w)) / PAGE;
+        for head in &mut self.heads {
+            let head = head.get_mut().unwrap_or_else(|e| e.into_inner());
+            if head.first_page > oldest {
+                return false;
+            }
+            head.pages
+                .truncate(len.div_ceil(PAGE).saturating_sub(head.first_page));
+        }
+        true
+    }
+
+    fn bytes(&self) -> usize {
+        let pages: usize = self
+            .heads
+            .iter()
+            .map(|h| h.read().unwrap_or_else(|e| e.into_inner()).pages.len())
+            .sum();
+        pages * self.shape.page_bytes()
+    }
+}
+
+/// The state of one sequence of tokens in one model.
+pub struct Sequence {
+    len: usize,
+    prompt_len: usize,
+    pub(crate) caches: Vec<KvCache>,
+}
+
+impl Sequence {
+    /// An empty sequence with one cache per shape.
+    pub(crate) fn new(shapes: impl IntoIterator<Item = KvShape>) -> Sequence {
+        Sequence {
+            len: 0,
+            prompt_len: 0,
+            caches: shapes.into_iter().map(KvCache::new).collect(),
+        }
+    }
+
+    /// Tokens so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token was run yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of keys and values in use.
+    pub fn bytes(&self) -> usize {
+        self.caches.iter().map(KvCache::bytes).sum()
+    }
+
+    /// Says how many positions the prompt has in all, before its first chunk runs: rotary embeddings that depend on the length of a pass
+    /// (dynamic NTK) count the whole prompt however it is cut into chunks, and one position more for every later token.
+    pub fn set_prompt_len(&mut self, n: usize) {
+        self.prompt_len = n;
+    }
+
+    /// Positions that a pass counts for the token at `position`.
+    pub(crate) fn counted(&self, position: usize) -> usize {
+        self.prompt_len.max(position + 1)
+    }
+
+    /// Forgets all tokens from `len` on.
+    ///
+    /// # Errors
+    /// A sliding window has already dropped keys that position `len` needs.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if len >= self.len {
+            return Ok(());
+        }
+        if !self.caches.iter_mut().all(|cache| cache.truncate(len)) {
+            return Err(Error::limit(format_args!(
+                "cannot go back to {len} of {} tokens: a sliding window has dropped earlier keys",
+                self.len
+            )));
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
+        let len = self.len;
+        self.caches
+            .iter_mut()
+            .try_for_each(|cache| cache.reserve(len, more))
+    }
+
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(window: Option<usize>) -> KvShape {
+        KvShape {
+            kv: KvType::F32,
+            n_kv_heads: 2,
+            head_dim: 16,
+            window,
+        }
+    }
+
+    #[test]
+    fn memory_follows_use_and_a_window_bounds_it() {
+        let mut full = Sequence::new([shape(None)]);
+        let mut windowed = Sequence::new([shape(Some(100))]);
+        let page = shape(None).page_bytes() * 2;
+        for seq in [&mut full, &mut windowed] {
+            assert_eq!(seq.bytes(), 0);
+            for _ in 0..1000 {
+                seq.reserve(1).unwrap();
+                seq.advance(1);
+            }
+        }
+        assert_eq!(full.bytes(), 16 * page);
+        assert!(windowed.bytes() <= 3 * page, "{} bytes", windowed.bytes());
+    }
+
+    #[test]
+    fn a_window_that_moved_on_cannot_be_turned_back() {
+        let mut seq = Sequence::new([shape(Some(64))]);
+        for _ in 0..300 {
+            seq.reserve(1).unwrap();
+            seq.advance(1);
+        }
+        seq.truncate(299).unwrap();
+        assert_eq!(seq.len(), 299);
+        assert!(seq.truncate(100).is_err());
+        assert_eq!(seq.len(), 299);
+    }
+}
