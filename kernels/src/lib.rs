@@ -14,6 +14,7 @@
 
 mod detect;
 pub mod formats;
+mod gemm;
 mod generic;
 mod matmul;
 mod scalar;
@@ -23,11 +24,14 @@ mod x86_64;
 
 #[cfg(test)]
 extern crate self as quern_kernels;
+#[cfg(all(test, unix))]
+#[path = "../tests/sweep/mod.rs"]
+mod sweep;
 
 pub use detect::{Isa, IsaError};
 pub use formats::{ActKind, BadPanel, Format};
 pub use generic::{Activation, KV_TILE, KvType};
-pub use matmul::{Acts, Out, Scratch};
+pub use matmul::{Acts, Out, Scratch, act_stride};
 
 /// Output rows of a panel: as many as a 512-bit vector has 32-bit lanes.
 pub const PANEL_ROWS: usize = 16;

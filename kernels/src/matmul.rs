@@ -9,6 +9,7 @@
 
 use std::marker::PhantomData;
 
+use crate::gemm::Parked;
 use crate::{ActKind, BLOCK, Format, K_ALIGN, Kernels, PANEL_ROWS};
 
 /// Activations of some tokens, row after row; each row is padded with zeros to `stride` columns.
@@ -32,6 +33,19 @@ pub enum Acts<'a> {
         /// Padded columns: a multiple of [`K_ALIGN`].
         stride: usize,
     },
+}
+
+/// The stride to give activations of `cols` columns; `None` if it overflows.
+///
+/// It is `cols` padded to [`K_ALIGN`], and 64 more where that is a multiple of 512: tokens whose distance is a
+/// multiple of a page would compete for the same few lines of a first-level cache.
+pub fn act_stride(cols: usize) -> Option<usize> {
+    let padded = cols.checked_next_multiple_of(K_ALIGN)?;
+    padded.checked_add(if padded.is_multiple_of(512) {
+        K_ALIGN
+    } else {
+        0
+    })
 }
 
 /// Where results go: row `r` of token `t` is at `t * stride + r`.
@@ -88,6 +102,16 @@ impl<'a> Out<'a> {
         self.rows
     }
 
+    /// Elements between tokens.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The address of one result; only those of `tokens` and `rows` may be written.
+    pub(crate) fn at(&self, token: usize, row: usize) -> *mut f32 {
+        self.data.wrapping_add(token * self.stride + row)
+    }
+
     /// Writes one result.
     #[inline]
     pub(crate) fn set(&mut self, token: usize, row: usize, value: f32) {
@@ -102,6 +126,8 @@ impl<'a> Out<'a> {
 pub struct Scratch {
     /// `-zero_point * sum` per token and block of an integer product.
     offsets: Vec<i32>,
+    /// Accumulators between chunks of K.
+    parking: Vec<Parked>,
 }
 
 impl Scratch {
@@ -123,6 +149,7 @@ pub(crate) struct FloatJob<'a> {
     pub stride: usize,
     pub n: usize,
     pub out: Out<'a>,
+    pub parking: &'a mut Vec<Parked>,
 }
 
 /// One product with integer weights; every slice is already checked against the counts.
@@ -140,6 +167,7 @@ pub(crate) struct IntJob<'a> {
     pub stride: usize,
     pub n: usize,
     pub out: Out<'a>,
+    pub parking: &'a mut Vec<Parked>,
 }
 
 /// Values, codes, scales, sums: see [`Kernels::quantize_acts`].
@@ -225,7 +253,7 @@ impl Kernels {
             Acts::F32 { x, stride } => {
                 assert!(
                     format.act_kind() == ActKind::F32,
-                    "matmul: {} weights take f32 activations",
+                    "matmul: {} weights do not take f32 activations",
                     format.name()
                 );
                 check_acts(stride, padded, n, x.len());
@@ -238,6 +266,7 @@ impl Kernels {
                     stride,
                     n,
                     out,
+                    parking: &mut scratch.parking,
                 };
                 let kernel = match format {
                     Format::F32 => self.matmul.f32,
@@ -255,7 +284,7 @@ impl Kernels {
             } => {
                 assert!(
                     format.act_kind() == ActKind::Q8,
-                    "matmul: {} weights take int8 activations",
+                    "matmul: {} weights do not take int8 activations",
                     format.name()
                 );
                 check_acts(stride, padded, n, q.len());
@@ -272,7 +301,6 @@ impl Kernels {
                 scratch
                     .offsets
                     .extend(sums[..all].iter().map(|sum| sum.wrapping_mul(-zero_point)));
-                let offsets = &scratch.offsets;
                 let job = IntJob {
                     weights,
                     panel_bytes,
@@ -280,10 +308,11 @@ impl Kernels {
                     blocks: padded / BLOCK,
                     q,
                     scales,
-                    offsets,
+                    offsets: &scratch.offsets,
                     stride,
                     n,
                     out,
+                    parking: &mut scratch.parking,
                 };
                 // SAFETY: detection handed this table out, so the CPU has its features; the job is checked above.
                 unsafe { kernel(job) }
@@ -330,5 +359,156 @@ pub(crate) fn quantize_scalar(x: &[f32], q: &mut [i8], scales: &mut [f32], sums:
                 amax / 127.0
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{Isa, supported};
+
+    thread_local! {
+        static RAN: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    /// A table whose kernels do nothing but leave their name.
+    static WITNESS: Kernels = Kernels {
+        isa: Isa::Scalar,
+        matmul: MatmulKernels {
+            quantize: |_, _, _, _| RAN.set("quantize"),
+            f32: |_| RAN.set("f32"),
+            f16: |_| RAN.set("f16"),
+            bf16: |_| RAN.set("bf16"),
+            q8: |_| RAN.set("q8"),
+            q4: |_| RAN.set("q4"),
+        },
+        vector: crate::scalar::TABLE.vector,
+    };
+
+    #[test]
+    fn each_format_runs_the_kernel_of_its_table() {
+        let (x, q, scales, sums) = ([0.0; 64], [0i8; 64], [0.0; 2], [0; 2]);
+        for format in Format::ALL {
+            let weights = vec![0; format.panel_bytes(64).unwrap()];
+            let acts = match format.act_kind() {
+                ActKind::F32 => Acts::F32 { x: &x, stride: 64 },
+                ActKind::Q8 => Acts::Q8 {
+                    q: &q,
+                    scales: &scales,
+                    sums: &sums,
+                    stride: 64,
+                },
+            };
+            let mut out = [0.0; 16];
+            WITNESS.matmul(
+                format,
+                &weights,
+                64,
+                acts,
+                1,
+                Out::new(&mut out, 16, 16),
+                &mut Scratch::new(),
+            );
+            assert_eq!(RAN.get(), format.name());
+        }
+        WITNESS.quantize_acts(&[0.0; 32], &mut [0; 32], &mut [0.0], &mut [0]);
+        assert_eq!(RAN.get(), "quantize");
+    }
+
+    /// With the test above and the names that tables are found by: what is chosen is what runs.
+    #[test]
+    fn tables_hold_kernels_of_their_own() {
+        let kernels = |table: &Kernels| {
+            let m = &table.matmul;
+            [
+                m.f32 as usize,
+                m.f16 as usize,
+                m.bf16 as usize,
+                m.q8 as usize,
+                m.q4 as usize,
+                m.quantize as usize,
+            ]
+        };
+        let tables: Vec<&Kernels> = supported().collect();
+        for (i, a) in tables.iter().enumerate() {
+            for b in &tables[..i] {
+                for (slot, (a_fn, b_fn)) in kernels(a).into_iter().zip(kernels(b)).enumerate() {
+                    // AVX-VNNI adds integer dot products; the rest it shares with AVX2.
+                    let shared =
+                        (a.isa(), b.isa()) == (Isa::AvxVnni, Isa::Avx2) && slot != 3 && slot != 4;
+                    assert_eq!(a_fn == b_fn, shared, "slot {slot} of {a:?} and {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "q4 weights do not take f32 activations")]
+    fn the_wrong_kind_of_activations_is_refused() {
+        let weights = vec![0; Format::Q4.panel_bytes(64).unwrap()];
+        let acts = Acts::F32 {
+            x: &[0.0; 64],
+            stride: 64,
+        };
+        crate::best().matmul(
+            Format::Q4,
+            &weights,
+            64,
+            acts,
+            1,
+            Out::new(&mut [0.0; 16], 16, 16),
+            &mut Scratch::new(),
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "3 tokens of stride 64")]
+    fn missing_tokens_are_refused() {
+        let weights = vec![0; Format::F32.panel_bytes(64).unwrap()];
+        let acts = Acts::F32 {
+            x: &[0.0; 128],
+            stride: 64,
+        };
+        crate::best().matmul(
+            Format::F32,
+            &weights,
+            64,
+            acts,
+            3,
+            Out::new(&mut [0.0; 48], 16, 16),
+            &mut Scratch::new(),
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "2 panels and 1 tokens into 16 rows")]
+    fn an_output_that_is_too_small_is_refused() {
+        let weights = vec![0; 2 * Format::F32.panel_bytes(64).unwrap()];
+        let acts = Acts::F32 {
+            x: &[0.0; 64],
+            stride: 64,
+        };
+        crate::best().matmul(
+            Format::F32,
+            &weights,
+            64,
+            acts,
+            1,
+            Out::new(&mut [0.0; 16], 16, 16),
+            &mut Scratch::new(),
+        );
+    }
+
+    #[test]
+    fn strides_cover_the_columns_and_avoid_whole_pages() {
+        for cols in [1, 64, 172, 512, 2048, 4096, 5000] {
+            let stride = act_stride(cols).unwrap();
+            assert!(
+                stride >= cols && stride.is_multiple_of(K_ALIGN) && !stride.is_multiple_of(512)
+            );
+        }
+        assert_eq!(act_stride(usize::MAX), None);
     }
 }

@@ -1,0 +1,143 @@
+//! Tiled products: one body for every instruction set with vectors.
+//!
+//! A *tile* is P panels times T tokens whose f32 accumulators stay in registers while K runs. [`int`] and
+//! [`float`] hold the bodies, generic over the lanes of an instruction set; each set instantiates them with its
+//! features enabled and says which shapes fit its registers ([`Shapes`]). This file holds the walk over a product:
+//!
+//! ```text
+//! for a chunk of tokens          their activations stay in the second-level cache
+//!   for a group of P panels
+//!     for a chunk of K           the weights of the group stay in the first-level cache
+//!       for a tile of T tokens   accumulators are parked between chunks of K: the order of the sums is untouched
+//! ```
+//! With one tile of tokens K is not cut and weights stream through once.
+
+pub(crate) mod float;
+pub(crate) mod int;
+
+use crate::PANEL_ROWS;
+
+/// Bytes of activations that a chunk of tokens may occupy: half of a common second-level cache.
+const TOKEN_CHUNK_BYTES: usize = 512 << 10;
+
+/// Bytes of weights of one group of panels per chunk of K: half of a common first-level cache.
+const K_CHUNK_BYTES: usize = 16 << 10;
+
+/// The tile shapes of one kernel.
+pub(crate) struct Shapes {
+    /// The most tokens of a tile.
+    pub max_tokens: usize,
+    /// Panels of a tile with that many tokens.
+    pub panels: fn(tokens: usize) -> usize,
+}
+
+/// A parked row of accumulators.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Parked(
+    #[expect(dead_code, reason = "read and written through pointers")] [f32; PANEL_ROWS],
+);
+
+/// What a product looks like to the walk.
+pub(crate) struct Walk {
+    pub panels: usize,
+    /// Tokens.
+    pub n: usize,
+    /// Steps of K: tiles or lines of the format.
+    pub steps: usize,
+    /// Bytes of one panel and step.
+    pub step_bytes: usize,
+    /// Bytes of activations per token.
+    pub token_bytes: usize,
+}
+
+/// One tile of the walk.
+pub(crate) struct Step {
+    /// First panel, and how many.
+    pub panel: usize,
+    pub panels: usize,
+    /// First token, and how many.
+    pub token: usize,
+    pub tokens: usize,
+    /// Steps of K.
+    pub from: usize,
+    pub to: usize,
+    /// Accumulators start at zero (or else where they are parked).
+    pub first: bool,
+    /// Accumulators go to the output (or else are parked).
+    pub last: bool,
+    /// Where this tile parks: `tokens * panels` rows.
+    pub parked: *mut f32,
+}
+
+impl Walk {
+    /// Calls `tile` for every step, in an order in which each accumulator sees K ascending.
+    pub(crate) fn run(
+        &self,
+        shapes: &Shapes,
+        parking: &mut Vec<Parked>,
+        mut tile: impl FnMut(&Step),
+    ) {
+        let fit = TOKEN_CHUNK_BYTES / self.token_bytes.max(1);
+        // Whole tiles only, and enough of them to make the cut of K worth its parking.
+        let chunk_tiles = (fit / shapes.max_tokens).clamp(4, 64);
+        let chunk = self
+            .n
+            .div_ceil(self.n.div_ceil(chunk_tiles * shapes.max_tokens));
+        let mut token = 0;
+        while token < self.n {
+            let tokens = chunk.min(self.n - token);
+            self.chunk(shapes, parking, token, tokens, &mut tile);
+            token += tokens;
+        }
+    }
+
+    fn chunk(
+        &self,
+        shapes: &Shapes,
+        parking: &mut Vec<Parked>,
+        token: usize,
+        tokens: usize,
+        tile: &mut impl FnMut(&Step),
+    ) {
+        let tiles = tokens.div_ceil(shapes.max_tokens);
+        let widest = tokens.div_ceil(tiles);
+        let k_chunk = |panels: usize| match tiles {
+            1 => self.steps,
+            _ => (K_CHUNK_BYTES / (self.step_bytes * panels)).max(1),
+        };
+        let mut panel = 0;
+        while panel < self.panels {
+            // Shapes have power-of-two panels; what is left over takes smaller ones.
+            let mut panels = (shapes.panels)(widest);
+            while panels > self.panels - panel {
+                panels /= 2;
+            }
+            let k_chunk = k_chunk(panels);
+            if k_chunk < self.steps && parking.len() < tokens * panels {
+                parking.resize(tokens * panels, Parked([0.0; PANEL_ROWS]));
+            }
+            let mut from = 0;
+            while from < self.steps {
+                let to = (from + k_chunk).min(self.steps);
+                for i in 0..tiles {
+                    // Tiles of equal width, give or take one.
+                    let (start, end) = (tokens * i / tiles, tokens * (i + 1) / tiles);
+                    tile(&Step {
+                        panel,
+                        panels,
+                        token: token + start,
+                        tokens: end - start,
+                        from,
+                        to,
+                        first: from == 0,
+                        last: to == self.steps,
+                        parked: parking.as_mut_ptr().wrapping_add(start * panels).cast(),
+                    });
+                }
+                from = to;
+            }
+            panel += panels;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Products: every table equals the scalar one bit for bit, and the scalar one is near the exact result.
+
+#![cfg(unix)]
+
+mod sweep;
+
+use std::sync::Once;
+
+use half::{bf16, f16};
+use quern_kernels::{Acts, BLOCK, Format, Isa, Kernels, Out, Scratch, by_name, supported};
+use sweep::Noise;
+
+/// The tables to compare; says once which they are, and which could not run.
+fn tables() -> Vec<&'static Kernels> {
+    static SAY: Once = Once::new();
+    SAY.call_once(|| {
+        for isa in Isa::ALL {
+            match by_name(isa.name()) {
+                Ok(_) => eprintln!("isa {}: covered", isa.name()),
+                Err(error) => eprintln!("isa {}: NOT covered: {error}", isa.name()),
+            }
+        }
+    });
+    supported()
+        .filter(|table| table.isa() != Isa::Scalar)
+        .collect()
+}
+
+#[test]
+fn f32_lengths() {
+    sweep::lengths(&tables(), Format::F32);
+}
+
+#[test]
+fn f16_lengths() {
+    sweep::lengths(&tables(), Format::F16);
+}
+
+#[test]
+fn bf16_lengths() {
+    sweep::lengths(&tables(), Format::Bf16);
+}
+
+#[test]
+fn q8_lengths() {
+    sweep::lengths(&tables(), Format::Q8);
+}
+
+#[test]
+fn q4_lengths() {
+    sweep::lengths(&tables(), Format::Q4);
+}
+
+#[test]
+fn tile_shapes() {
+    for format in Format::ALL {
+        sweep::shapes(&tables(), format);
+    }
+}
+
+#[test]
+fn chunks_of_columns_and_tokens() {
+    for format in Format::ALL {
+        sweep::chunks(&tables(), format);
+    }
+}
+
+#[test]
+fn quantized_activations() {
+    sweep::quantization(&tables());
+}
+
+/// The scalar product of `n` tokens, `stride` being the padded columns.
+fn scalar(
+    format: Format,
+    panels: &[u8],
+    (rows, cols): (usize, usize),
+    acts: Acts<'_>,
+    n: usize,
+) -> Vec<f32> {
+    let mut out = vec![0.0; n * rows];
+    by_name("scalar").unwrap().matmul(
+        format,
+        panels,
+        cols,
+        acts,
+        n,
+        Out::new(&mut out, rows, rows),
+        &mut Scratch::new(),
+    );
+    out
+}
+
+/// Packs all rows.
+fn pack(format: Format, values: &[f32], rows: usize, cols: usize) -> Vec<u8> {
+    let mut bytes = vec![0; format.matrix_bytes(rows, cols).unwrap()];
+    let size = format.panel_bytes(cols).unwrap();
+    for (panel, values) in bytes.chunks_exact_mut(size).zip(values.chunks(16 * cols)) {
+        format.pack_panel(values, values.len() / cols, cols, panel);
+    }
+    bytes
+}
+
+const U: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// Float formats against a sum in f64 over values that the format holds exactly.
+///
+/// The bound: `acc` after K fused steps is `sum w_k a_k (1 + d_k)`, each term having passed through at most K
+/// roundings, so |1 + d_k| <= (1 + u)^K with u = 2^-24, and the error is at most ((1 + u)^K - 1) * sum |w_k a_k|
+/// (Higham, Accuracy and Stability, lemma 3.1). The values here are far from underflow. The oracle's own error,
+/// K * 2^-53 of the same sum, is 2^29 times smaller than the bound for K = 1 and covered by the 1e-6.
+#[test]
+fn scalar_float_products_are_near_the_exact_ones() {
+    let mut noise = Noise(7);
+    for format in [Format::F32, Format::F16, Format::Bf16] {
+        for cols in (1..100usize).chain([128, 172, 1000, 1024]) {
+            let (rows, n, stride) = (19, 3, cols.next_multiple_of(64));
+            let values: Vec<f32> = (0..rows * cols)
+                .map(|_| match format {
+                    Format::F16 => f16::from_f32(noise.float()).to_f32(),
+                    Format::Bf16 => bf16::from_f32(noise.float()).to_f32(),
+                    _ => noise.float(),
+                })
+                .collect();
+            let tokens = sweep::random_tokens(n, cols, stride, &mut noise);
+            let panels = pack(format, &values, rows, cols);
+            let out = scalar(
+                format,
+                &panels,
+                (rows, cols),
+                Acts::F32 {
+                    x: &tokens.x,
+                    stride,
+                },
+                n,
+            );
+            for t in 0..n {
+                for r in 0..rows {
+                    let terms = (0..cols).map(|k| {
+                        f64::from(values[r * cols + k]) * f64::from(tokens.x[t * stride + k])
+                    });
+                    let (exact, magnitude) =
+                        terms.fold((0.0, 0.0), |(s, m), v| (s + v, m + v.abs()));
+                    let bound = ((1.0 + U).powi(cols as i32) - 1.0) * magnitude * (1.0 + 1.0e-6);
+                    let error = (f64::from(out[t * rows + r]) - exact).abs();
+                    assert!(
+                        error <= bound,
+                        "{} K {cols}: {error:e} beyond {bound:e}",
+                        format.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Integer formats against a sum in f64 over the blocks of GGUF, decoded here.
+///
+/// The bound: a block adds `S (w a)`, S being an exact integer below 2^24 and `w a` the product of its scales, which is
+/// rounded once; the sum of B blocks passes through at most B fused roundings. So each term carries at most B + 1
+/// factors of 1 + u, and the error is at most ((1 + u)^(B + 1) - 1) * sum |S w a| over blocks.
+#[test]
+fn scalar_integer_products_are_near_the_exact_ones() {
+    let mut noise = Noise(8);
+    for (format, block_bytes) in [(Format::Q8, 34), (Format::Q4, 18)] {
+        for blocks in 1..=32 {
+            let (rows, n, cols) = (18, 3, blocks * BLOCK);
+            let stride = cols.next_multiple_of(64);
+            let file: Vec<Vec<u8>> = (0..rows)
+                .map(|_| {
+                    let mut row: Vec<u8> = (0..blocks * block_bytes)
+                        .map(|_| noise.bits() as u8)
+                        .collect();
+                    for block in row.chunks_exact_mut(block_bytes) {
+                        block[..2]
+                            .copy_from_slice(&f16::from_f32(noise.float() * 0.1).to_le_bytes());
+                    }
+                    row
+                })
+                .collect();
+            let mut panels = vec![0; format.matrix_bytes(rows, cols).unwrap()];
+            let size = format.panel_bytes(cols).unwrap();
+            for (panel, rows) in panels.chunks_exact_mut(size).zip(file.chunks(16)) {
+                let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+                format.pack_panel_gguf(&rows, cols, panel);
+            }
+            let tokens = sweep::random_tokens(n, cols, stride, &mut noise);
+            let acts = Acts::Q8 {
+                q: &tokens.q,
+                scales: &tokens.scales,
+                sums: &tokens.sums,
+                stride,
+            };
+            let out = scalar(format, &panels, (rows, cols), acts, n);
+            for t in 0..n {
+                for r in 0..rows {
+                    let (mut exact, mut magnitude) = (0.0, 0.0);
+                    for (b, block) in file[r].chunks_exact(block_bytes).enumerate() {
+                        let d = f64::from(f16::from_le_bytes([block[0], block[1]]).to_f32());
+                        let sum: i64 = (0..BLOCK)
+                            .map(|i| {
+                                let code = match (format, i / 16) {
+                                    (Format::Q8, _) => i64::from(block[2 + i] as i8),
+                                    (_, 0) => i64::from(block[2 + i] & 15) - 8,
+                                    _ => i64::from(block[2 + i - 16] >> 4) - 8,
+                                };
+                                code * i64::from(tokens.q[t * stride + b * BLOCK + i])
+                            })
+                            .sum();
+                        let term =
+                            d * f64::from(tokens.scales[t * stride / BLOCK + b]) * sum as f64;
+                        exact += term;
+                        magnitude += term.abs();
+                    }
+                    let bound =
+                        ((1.0 + U).powi(blocks as i32 + 1) - 1.0) * magnitude * (1.0 + 1.0e-6);
+                    let error = (f64::from(out[t * rows + r]) - exact).abs();
+                    assert!(
+                        error <= bound,
+                        "{} B {blocks}: {error:e} beyond {bound:e}",
+                        format.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Quantized activations against their definition: half a step from the value, plus the roundings of the
+/// reciprocal, of the product and of the scale (each at most 127 * 2^-24 steps, three of them).
+#[test]
+fn quantized_activations_are_within_half_a_step() {
+    let mut noise = Noise(9);
+    let table = by_name("scalar").unwrap();
+    for len in 1..200usize {
+        let x = noise.floats(len);
+        let blocks = len.div_ceil(BLOCK);
+        let (mut q, mut scales, mut sums) =
+            (vec![1; blocks * BLOCK], vec![1.0; blocks], vec![1; blocks]);
+        table.quantize_acts(&x, &mut q, &mut scales, &mut sums);
+        for (b, codes) in q.chunks(BLOCK).enumerate() {
+            let step = f64::from(scales[b]);
+            for (i, code) in codes.iter().enumerate() {
+                let want = x.get(b * BLOCK + i).map_or(0.0, |v| f64::from(*v));
+                let off = (f64::from(*code) * step - want).abs();
+                assert!(
+                    off <= step * (0.5 + 3.0 * 127.0 * U),
+                    "{code} * {step} for {want}"
+                );
+            }
+            assert_eq!(codes.iter().map(|c| i32::from(*c)).sum::<i32>(), sums[b]);
+            assert_eq!(codes.iter().map(|c| c.unsigned_abs()).max(), Some(127));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows_in_every_product() {
+    for table in supported() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![0.25f32; 64];
+            x[40] = bad;
+            let (mut q, mut scales, mut sums) = (vec![0; 64], vec![0.0; 2], vec![0; 2]);
+            table.quantize_acts(&x, &mut q, &mut scales, &mut sums);
+            for format in Format::ALL {
+                let panel = pack(format, &vec![0.5; 20 * 64], 20, 64);
+                let acts = match format.act_kind() {
+                    quern_kernels::ActKind::F32 => Acts::F32 { x: &x, stride: 64 },
+                    quern_kernels::ActKind::Q8 => Acts::Q8 {
+                        q: &q,
+                        scales: &scales,
+                        sums: &sums,
+                        stride: 64,
+                    },
+                };
+                let mut out = vec![0.0; 20];
+                table.matmul(
+                    format,
+                    &panel,
+                    64,
+                    acts,
+                    1,
+                    Out::new(&mut out, 20, 20),
+                    &mut Scratch::new(),
+                );
+                assert!(
+                    out.iter().all(|v| !v.is_finite()),
+                    "{} {}",
+                    table.name(),
+                    format.name()
+                );
+            }
+        }
+    }
+}
