@@ -1,7 +1,7 @@
 //! quern: a language model in one binary.
 //!
-//! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `file`, `tensor`,
-//! `tokenizer`, `sample`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
+//! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `tensor`,
+//! `tokenizer`, `sample`; `file`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod cache;
 pub mod cli;
 pub mod convert;
 pub mod error;
+pub mod file;
 pub mod ops;
 pub mod par;
 pub mod sample;

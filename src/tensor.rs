@@ -58,7 +58,7 @@ impl Matrix {
                 format.name()
             )));
         }
-        if bytes.as_ptr() as usize % ALIGN != 0 {
+        if !(bytes.as_ptr() as usize).is_multiple_of(ALIGN) {
             return Err(Error::invalid(format_args!(
                 "matrix data does not start at a multiple of {ALIGN}"
             )));
@@ -175,7 +175,7 @@ impl Deref for Vector {
 /// # Errors
 /// Invalid if `bytes` is not a whole number of aligned values.
 pub fn as_f32(bytes: &[u8]) -> Result<&[f32]> {
-    if bytes.len() % 4 != 0 || bytes.as_ptr() as usize % align_of::<f32>() != 0 {
+    if !bytes.len().is_multiple_of(4) || !bytes.as_ptr().cast::<f32>().is_aligned() {
         return Err(Error::invalid(format_args!(
             "{} bytes at this place are not a whole number of aligned f32 values",
             bytes.len()
