@@ -1,3 +1,5 @@
-//! The one integration test binary.
+//! The one integration-test binary: each module tests one promise of the program from outside.
 
+mod common;
 mod format;
+mod forward;
