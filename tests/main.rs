@@ -3,3 +3,6 @@
 mod common;
 mod format;
 mod forward;
+mod isas;
+mod layering;
+mod rust_source;
