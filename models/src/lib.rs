@@ -10,6 +10,7 @@ pub mod builder;
 pub mod error;
 pub mod family;
 pub mod gguf;
+pub mod layers;
 pub mod llama2c;
 pub mod plan;
 pub mod rope;

@@ -23,6 +23,8 @@ pub(crate) mod bound {
     pub const VOCAB: u32 = 1 << 24;
     pub const HIDDEN: u32 = 1 << 18;
     pub const LAYERS: usize = 2048;
+    /// Blocks and branches of all layers together.
+    pub const PARTS: usize = 1 << 15;
     pub const BLOCKS: usize = 8;
     pub const BRANCHES: usize = 8;
     pub const HEADS: u32 = 4096;
@@ -64,7 +66,8 @@ pub struct Embed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stack {
-    /// The layers, first to last.
+    /// The layers, first to last; stored as kinds of layers and their order.
+    #[serde(with = "crate::layers")]
     pub layers: Vec<Layer>,
     /// The norm after the last layer.
     pub final_norm: Option<Norm>,
