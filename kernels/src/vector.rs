@@ -1,11 +1,13 @@
-//! The view of one instruction set that the generic kernels are written against: a group of 16 f32 lanes.
+//! The view of one instruction set that the generic kernels are written against: a group of 16 f32
+//! lanes.
 //!
-//! One group is one zmm register, two ymm registers or an array of 16 floats; it is the same 16 elements of a slice in every
-//! case, so a body written over [`Vector`] does the same operations on the same operands in the same order on every machine.
-//! Each method is one IEEE-754 operation per lane, rounded to nearest even, or a move of bits; there is no approximate
-//! reciprocal and nothing that may be contracted. Results are therefore equal bit for bit, with one exception that IEEE-754
-//! leaves open: which NaN comes out of an operation on NaNs. A NaN is a NaN on every ISA; its sign and payload are not part
-//! of the contract.
+//! One group is one zmm register, two ymm registers or an array of 16 floats; it is the same 16
+//! elements of a slice in every case, so a body written over [`Vector`] does the same operations on
+//! the same operands in the same order on every machine. Each method is one IEEE-754 operation per
+//! lane, rounded to nearest even, or a move of bits; there is no approximate reciprocal and nothing
+//! that may be contracted. Results are therefore equal bit for bit, with one exception that
+//! IEEE-754 leaves open: which NaN comes out of an operation on NaNs. A NaN is a NaN on every ISA;
+//! its sign and payload are not part of the contract.
 
 /// Lanes of a group. Strided sums use as many partial sums, on every ISA.
 pub(crate) const LANES: usize = 16;
@@ -17,22 +19,24 @@ pub(crate) const SQRT_HALF_BITS: i32 = 0x3f35_04f4;
 ///
 /// # Safety
 ///
-/// Every method may be called only on a CPU with the features of the implementing type, and only in code that is compiled
-/// with them once inlined: callers are `#[inline(always)]` up to a `#[target_feature]` function. Methods that take pointers
-/// need them valid for the number of elements they state; no alignment is required.
+/// Every method may be called only on a CPU with the features of the implementing type, and only in
+/// code that is compiled with them once inlined: callers are `#[inline(always)]` up to a
+/// `#[target_feature]` function. Methods that take pointers need them valid for the number of
+/// elements they state; no alignment is required.
 pub(crate) trait Vector: Copy {
     /// One truth value per lane.
     type Mask: Copy;
 
-    /// Whether there are registers for 16 groups and more at a time. Decides how many independent results
-    /// the attention kernels compute side by side, which shows in the speed only.
+    /// Whether there are registers for 16 groups and more at a time. Decides how many independent
+    /// results the attention kernels compute side by side, which shows in the speed only.
     const WIDE_REGISTERS: bool;
 
     /// `x` in every lane.
     unsafe fn splat(x: f32) -> Self;
     /// Reads 16 floats.
     unsafe fn load(p: *const f32) -> Self;
-    /// Reads `n <= 16` floats into the first lanes, the others are those of `fill`; touches no memory beyond.
+    /// Reads `n <= 16` floats into the first lanes, the others are those of `fill`; touches no
+    /// memory beyond.
     unsafe fn load_partial(p: *const f32, n: usize, fill: Self) -> Self;
     /// Writes 16 floats.
     unsafe fn store(self, p: *mut f32);
@@ -42,6 +46,9 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f16(p: *const u8) -> Self;
     /// Rounds to binary16, to nearest even, overflow to infinity, and writes 32 bytes.
     unsafe fn store_f16(self, p: *mut u8);
+
+    /// Asks for the cache line at `p`, which may be any address, mapped or not.
+    unsafe fn prefetch(p: *const u8);
 
     /// `self + b`.
     unsafe fn add(self, b: Self) -> Self;
@@ -63,9 +70,11 @@ pub(crate) trait Vector: Copy {
     unsafe fn abs(self) -> Self;
     /// Sets the sign bit where that of `sign` is set.
     unsafe fn or_sign(self, sign: Self) -> Self;
-    /// `self * 2^n`, rounded once; `n` holds integers in -150..=128 and |self| lies in [0.5, 2] or is a NaN.
+    /// `self * 2^n`, rounded once; `n` holds integers in -150..=128 and |self| lies in [0.5, 2] or
+    /// is a NaN.
     unsafe fn ldexp(self, n: Self) -> Self;
-    /// For positive normal lanes: `(m, e)` with `self = m * 2^e` and m in [sqrt(1/2), sqrt(2)); anything for other lanes.
+    /// For positive normal lanes: `(m, e)` with `self = m * 2^e` and m in [sqrt(1/2), sqrt(2));
+    /// anything for other lanes.
     unsafe fn frexp(self) -> (Self, Self);
 
     /// `self > b`, false on NaN.

@@ -1,4 +1,5 @@
-//! The safe face of the kernels along vectors: lengths are checked here, once per call, and a wrong one panics.
+//! The safe face of the kernels along vectors: lengths are checked here, once per call, and a wrong
+//! one panics.
 
 use super::attention::{Scores, Values};
 use super::{Activation, KV_TILE, KvType};
@@ -22,19 +23,22 @@ fn product(a: usize, b: usize, c: usize) -> usize {
         .expect("a size beyond the address space")
 }
 
-// SAFETY (of every unsafe block here): a table is reachable only through detection, so the CPU has its features, and
-// the assertions before each call establish the lengths that the kernel relies on.
+// SAFETY (of every unsafe block here): a table is reachable only through detection, so the CPU has
+// its features, and the assertions before each call establish the lengths that the kernel relies
+// on.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Kernels {
-    /// RMSNorm: `out[i] = (x[i] * (1 / sqrt(mean(x^2) + eps))) * weight[i]`; all slices of equal length.
+    /// RMSNorm: `out[i] = (x[i] * (1 / sqrt(mean(x^2) + eps))) * weight[i]`; all slices of equal
+    /// length.
     pub fn rms_norm(&self, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         assert!(weight.is_none_or(|w| w.len() == x.len()));
         unsafe { (self.vector.rms_norm)(x, weight, eps, out) }
     }
 
-    /// LayerNorm with biased variance: `out[i] = ((x[i] - mean) * (1 / sqrt(var + eps))) * weight[i] + bias[i]`, weight and
-    /// bias fused where both are given; all slices of equal length.
+    /// LayerNorm with biased variance: `out[i] = ((x[i] - mean) * (1 / sqrt(var + eps))) *
+    /// weight[i] + bias[i]`, weight and bias fused where both are given; all slices of equal
+    /// length.
     pub fn layer_norm(
         &self,
         x: &[f32],
@@ -49,8 +53,9 @@ impl Kernels {
         unsafe { (self.vector.layer_norm)(x, weight, bias, eps, out) }
     }
 
-    /// Rotates one head in place: with n = `cos.len()` the pairs (x[k], x[k+n]) become (x[k] cos[k] - x[k+n] sin[k],
-    /// x[k+n] cos[k] + x[k] sin[k]); elements from 2 n on stay. Angles, and a factor on them, are the tables' matter.
+    /// Rotates one head in place: with n = `cos.len()` the pairs `(x[k], x[k + n])` become
+    /// `(x[k] cos[k] - x[k + n] sin[k], x[k + n] cos[k] + x[k] sin[k])`; elements from 2 n on stay.
+    /// Angles, and a factor on them, are the tables' matter.
     pub fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         assert_eq!(cos.len(), sin.len());
         assert!(x.len() / 2 >= cos.len());
@@ -68,8 +73,8 @@ impl Kernels {
         unsafe { (self.vector.glu)(a, gate, up, out) }
     }
 
-    /// Gated linear unit as in gpt-oss: `out[i] = a(min(gate[i], limit)) * (clip(up[i], -limit, limit) + 1)`; all slices of
-    /// equal length.
+    /// Gated linear unit as in gpt-oss: `out[i] = a(min(gate[i], limit)) * (clip(up[i], -limit,
+    /// limit) + 1)`; all slices of equal length.
     pub fn glu_clamped(
         &self,
         a: Activation,
@@ -136,7 +141,8 @@ impl Kernels {
         unsafe { (self.vector.max)(x) }
     }
 
-    /// The index of the greatest element, the lowest of equals; NaN is ignored, 0 where nothing is left.
+    /// The index of the greatest element, the lowest of equals; NaN is ignored, 0 where nothing is
+    /// left.
     pub fn argmax(&self, x: &[f32]) -> usize {
         unsafe { (self.vector.argmax)(x) }
     }
@@ -146,22 +152,23 @@ impl Kernels {
         unsafe { (self.vector.all_finite)(x) }
     }
 
-    /// `s[i] = e^(s[i] - m)`, m being the greatest element; returns m and the sum of the results by 16 strided sums and
-    /// the fixed tree. If every element is minus infinity: zeros and (-inf, 0). A NaN among the elements makes the
-    /// sum a NaN.
+    /// `s[i] = e^(s[i] - m)`, m being the greatest element; returns m and the sum of the results by
+    /// 16 strided sums and the fixed tree. If every element is minus infinity: zeros and (-inf, 0).
+    /// A NaN among the elements makes the sum a NaN.
     pub fn softmax_exp(&self, s: &mut [f32]) -> (f32, f32) {
         unsafe { (self.vector.softmax_exp)(s) }
     }
 
-    /// Softmax: [`softmax_exp`](Self::softmax_exp), then `s[i] *= 1 / sum`; zeros if every element is minus infinity.
+    /// Softmax: [`softmax_exp`](Self::softmax_exp), then `s[i] *= 1 / sum`; zeros if every element
+    /// is minus infinity.
     pub fn softmax(&self, s: &mut [f32]) {
         unsafe { (self.vector.softmax)(s) }
     }
 
-    /// Scores of `n_q` queries against `n_tiles` tiles of keys of one KV head:
-    /// `scores[i * score_stride + 16 t + lane] = sum over d, ascending, of q[i * q_stride + d] * k[t][d][lane]`, fused,
-    /// unscaled. `k` holds tiles `[t][d in 0..head_dim][16 positions]`. The result of a query does not depend on the
-    /// others.
+    /// Scores of `n_q` queries against `n_tiles` tiles of keys of one KV head: `scores[i *
+    /// score_stride + 16 t + lane] = sum over d, ascending, of q[i * q_stride + d] *
+    /// k[t][d][lane]`, fused, unscaled. `k` holds tiles `[t][d in 0..head_dim][16 positions]`. The
+    /// result of a query does not depend on the others.
     pub fn attn_scores(
         &self,
         kv: KvType,
@@ -192,10 +199,11 @@ impl Kernels {
         unsafe { (self.vector.scores)(kv, a) }
     }
 
-    /// Weighted sums of the values of one KV head, added to `out`:
-    /// `out[i * out_stride + d] += sum over positions, ascending, of p[i * p_stride + pos] * v[pos][d]`, fused. `v` holds
-    /// rows `[pos][v_dim padded to 16]`. The result of a query does not depend on the others. A weight of zero adds a
-    /// zero, which can turn -0 into +0 and shows nothing else while the value is finite.
+    /// Weighted sums of the values of one KV head, added to `out`: `out[i * out_stride + d] += sum
+    /// over positions, ascending, of p[i * p_stride + pos] * v[pos][d]`, fused. `v` holds rows
+    /// `[pos][v_dim padded to 16]`. The result of a query does not depend on the others. A weight
+    /// of zero adds a zero, which can turn -0 into +0 and shows nothing else while the value is
+    /// finite.
     pub fn attn_values(
         &self,
         kv: KvType,
@@ -226,15 +234,17 @@ impl Kernels {
     }
 
     /// Writes the key of one position, `k.len()` = head_dim, into lane `lane` of its tile
-    /// (`kv.k_tile_bytes(head_dim)` bytes). As f16 it is rounded to nearest even; whether it overflowed is the caller's check.
+    /// (`kv.k_tile_bytes(head_dim)` bytes). As f16 it is rounded to nearest even; whether it
+    /// overflowed is the caller's check.
     pub fn kv_store_k(&self, kv: KvType, k: &[f32], tile: &mut [u8], lane: usize) {
         assert!(lane < KV_TILE);
         assert_eq!(tile.len(), product(k.len(), KV_TILE, kv.bytes()));
         unsafe { (self.vector.store_k)(kv, k, tile, lane) }
     }
 
-    /// Writes the value of one position, `v.len()` = v_dim, into its row (`kv.v_row_bytes(v_dim)` bytes) and zeros into the
-    /// padding. As f16 it is rounded to nearest even; whether it overflowed is the caller's check.
+    /// Writes the value of one position, `v.len()` = v_dim, into its row (`kv.v_row_bytes(v_dim)`
+    /// bytes) and zeros into the padding. As f16 it is rounded to nearest even; whether it
+    /// overflowed is the caller's check.
     pub fn kv_store_v(&self, kv: KvType, v: &[f32], row: &mut [u8]) {
         assert_eq!(
             row.len(),

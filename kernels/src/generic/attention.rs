@@ -4,9 +4,10 @@
 //! K: tile t = positions 16 t .. 16 t + 15:   [t][d in 0..head_dim][16 positions]
 //! V: row per position:                       [position][v_dim padded to 16]
 //! ```
-//! With positions (K) or dimensions (V) in the lanes, one result is one lane: a single accumulator that takes its terms in
-//! ascending order of d (scores) or of the position (values), fused. How many queries, tiles or columns are computed side by
-//! side is therefore invisible in the result; blocks of them exist so that a byte of K or V is read once per block.
+//! With positions (K) or dimensions (V) in the lanes, one result is one lane: a single accumulator
+//! that takes its terms in ascending order of d (scores) or of the position (values), fused. How
+//! many queries, tiles or columns are computed side by side is therefore invisible in the result;
+//! blocks of them exist so that a byte of K or V is read once per block.
 
 use crate::vector::{LANES, Vector};
 
@@ -130,51 +131,86 @@ pub(crate) unsafe fn scores<V: Vector>(kv: KvType, a: Scores) {
     }
 }
 
+/// Tiles that all queries visit before the next ones: they stay in the nearest cache meanwhile.
+const TILES: usize = 4;
+
 #[inline(always)]
 unsafe fn scores_of<V: Vector, E: Element>(a: Scores) {
-    let mut i = 0;
-    // SAFETY: the blocks cover queries 0 .. n_q once.
+    // SAFETY: the blocks cover tiles 0 .. n_tiles and queries 0 .. n_q once.
     unsafe {
-        while i < a.n_q {
-            let b = Scores {
-                q: a.q.add(i * a.q_stride),
-                out: a.out.add(i * a.stride),
-                ..a
-            };
-            // Eight accumulators hide the latency of the fused multiply-add; more queries save loads of K.
-            i += match a.n_q - i {
-                8.. if V::WIDE_REGISTERS => score_block::<V, E, 8, 2>(b),
-                4.. if V::WIDE_REGISTERS => score_block::<V, E, 4, 4>(b),
-                4.. => score_block::<V, E, 4, 1>(b),
-                2.. if V::WIDE_REGISTERS => score_block::<V, E, 2, 4>(b),
-                2.. => score_block::<V, E, 2, 2>(b),
-                _ => score_block::<V, E, 1, 4>(b),
-            };
+        for from in (0..a.n_tiles).step_by(TILES) {
+            let to = a.n_tiles.min(from + TILES);
+            let mut i = 0;
+            while i < a.n_q {
+                let b = Scores {
+                    q: a.q.add(i * a.q_stride),
+                    out: a.out.add(i * a.stride),
+                    ..a
+                };
+                i += if i == 0 {
+                    score_queries::<V, E, true>(b, a.n_q, from, to)
+                } else {
+                    score_queries::<V, E, false>(b, a.n_q - i, from, to)
+                };
+            }
         }
     }
 }
 
-/// `Q` queries against all tiles, `T` tiles at a time; returns `Q`.
+/// The tiles `from .. to` for as many of the first `left` queries as the registers hold; returns
+/// how many.
 #[inline(always)]
-unsafe fn score_block<V: Vector, E: Element, const Q: usize, const T: usize>(a: Scores) -> usize {
-    let mut t = 0;
-    // SAFETY: the blocks cover tiles 0 .. n_tiles once.
+unsafe fn score_queries<V: Vector, E: Element, const FIRST: bool>(
+    a: Scores,
+    left: usize,
+    from: usize,
+    to: usize,
+) -> usize {
+    // SAFETY: the match keeps to the queries that are left.
     unsafe {
-        while t + T <= a.n_tiles {
-            score_tiles::<V, E, Q, T>(a, t);
+        // Eight accumulators and more hide the latency of the fused multiply-add; more queries save
+        // loads of K.
+        match left {
+            8.. if V::WIDE_REGISTERS => score_block::<V, E, FIRST, 8, 2>(a, from, to),
+            4.. if V::WIDE_REGISTERS => score_block::<V, E, FIRST, 4, 4>(a, from, to),
+            4.. => score_block::<V, E, FIRST, 4, 1>(a, from, to),
+            2.. if V::WIDE_REGISTERS => score_block::<V, E, FIRST, 2, 4>(a, from, to),
+            2.. => score_block::<V, E, FIRST, 2, 2>(a, from, to),
+            _ => score_block::<V, E, FIRST, 1, 4>(a, from, to),
+        }
+    }
+}
+
+/// `Q` queries against the tiles `from .. to`, `T` at a time; returns `Q`.
+#[inline(always)]
+unsafe fn score_block<V: Vector, E: Element, const FIRST: bool, const Q: usize, const T: usize>(
+    a: Scores,
+    from: usize,
+    to: usize,
+) -> usize {
+    let mut t = from;
+    // SAFETY: the blocks cover the tiles once.
+    unsafe {
+        while t + T <= to {
+            score_tiles::<V, E, FIRST, Q, T>(a, t);
             t += T;
         }
-        while t < a.n_tiles {
-            score_tiles::<V, E, Q, 1>(a, t);
+        while t < to {
+            score_tiles::<V, E, FIRST, Q, 1>(a, t);
             t += 1;
         }
     }
     Q
 }
 
-/// `Q` queries against the `T` tiles from `t` on.
+/// `Q` queries against the `T` tiles from `t` on. The first block of queries also asks for the
+/// tiles that come next: several tiles at a time are several short streams, which hardware does not
+/// foresee.
 #[inline(always)]
-unsafe fn score_tiles<V: Vector, E: Element, const Q: usize, const T: usize>(a: Scores, t: usize) {
+unsafe fn score_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, const T: usize>(
+    a: Scores,
+    t: usize,
+) {
     let line = LANES * E::BYTES;
     let tile = a.head_dim * line;
     // SAFETY: Q queries, T tiles and head_dim bound every offset.
@@ -184,7 +220,11 @@ unsafe fn score_tiles<V: Vector, E: Element, const Q: usize, const T: usize>(a: 
         for d in 0..a.head_dim {
             let mut keys = [V::splat(0.0); T];
             for j in 0..T {
-                keys[j] = E::load::<V>(k.add(j * tile + d * line));
+                let p = k.add(j * tile + d * line);
+                keys[j] = E::load::<V>(p);
+                if FIRST && (E::BYTES == 4 || d % 2 == 0) {
+                    V::prefetch(p.wrapping_add(TILES * tile));
+                }
             }
             for i in 0..Q {
                 let q = V::splat(*a.q.add(i * a.q_stride + d));
@@ -213,50 +253,82 @@ pub(crate) unsafe fn values<V: Vector>(kv: KvType, a: Values) {
     }
 }
 
+/// Positions that all queries and columns visit before the next ones: their rows stay in the
+/// nearest cache meanwhile.
+const ROWS: usize = 32;
+
 #[inline(always)]
 unsafe fn values_of<V: Vector, E: Element>(a: Values) {
-    let mut i = 0;
-    // SAFETY: the blocks cover queries 0 .. n_q once.
+    let row = a.v_dim.next_multiple_of(LANES) * E::BYTES;
+    // SAFETY: the blocks cover positions 0 .. n_pos and queries 0 .. n_q once.
     unsafe {
-        while i < a.n_q {
-            let b = Values {
-                p: a.p.add(i * a.p_stride),
-                out: a.out.add(i * a.stride),
-                ..a
-            };
-            i += match a.n_q - i {
-                8.. if V::WIDE_REGISTERS => value_block::<V, E, 8, 2>(b),
-                4.. if V::WIDE_REGISTERS => value_block::<V, E, 4, 4>(b),
-                4.. => value_block::<V, E, 4, 1>(b),
-                2.. if V::WIDE_REGISTERS => value_block::<V, E, 2, 4>(b),
-                2.. => value_block::<V, E, 2, 2>(b),
-                _ => value_block::<V, E, 1, 4>(b),
-            };
+        for from in (0..a.n_pos).step_by(ROWS) {
+            let n_pos = ROWS.min(a.n_pos - from);
+            let mut i = 0;
+            while i < a.n_q {
+                let b = Values {
+                    p: a.p.add(i * a.p_stride + from),
+                    v: a.v.add(from * row),
+                    n_pos,
+                    out: a.out.add(i * a.stride),
+                    ..a
+                };
+                i += if i == 0 {
+                    value_queries::<V, E, true>(b, a.n_q)
+                } else {
+                    value_queries::<V, E, false>(b, a.n_q - i)
+                };
+            }
+        }
+    }
+}
+
+/// As many of the first `left` queries as the registers hold; returns how many.
+#[inline(always)]
+unsafe fn value_queries<V: Vector, E: Element, const FIRST: bool>(a: Values, left: usize) -> usize {
+    // SAFETY: the match keeps to the queries that are left.
+    unsafe {
+        match left {
+            8.. if V::WIDE_REGISTERS => value_block::<V, E, FIRST, 8, 2>(a),
+            4.. if V::WIDE_REGISTERS => value_block::<V, E, FIRST, 4, 4>(a),
+            4.. => value_block::<V, E, FIRST, 4, 1>(a),
+            2.. if V::WIDE_REGISTERS => value_block::<V, E, FIRST, 2, 4>(a),
+            2.. => value_block::<V, E, FIRST, 2, 2>(a),
+            _ => value_block::<V, E, FIRST, 1, 4>(a),
         }
     }
 }
 
 /// `Q` queries over all columns, `C` groups of 16 columns at a time; returns `Q`.
 #[inline(always)]
-unsafe fn value_block<V: Vector, E: Element, const Q: usize, const C: usize>(a: Values) -> usize {
+unsafe fn value_block<V: Vector, E: Element, const FIRST: bool, const Q: usize, const C: usize>(
+    a: Values,
+) -> usize {
     let mut d = 0;
     // SAFETY: the blocks cover columns 0 .. v_dim once.
     unsafe {
         while d + C * LANES <= a.v_dim {
-            value_columns::<V, E, Q, C>(a, d, LANES);
+            value_columns::<V, E, FIRST, Q, C>(a, d, LANES);
             d += C * LANES;
         }
         while d < a.v_dim {
-            value_columns::<V, E, Q, 1>(a, d, (a.v_dim - d).min(LANES));
+            value_columns::<V, E, FIRST, Q, 1>(a, d, (a.v_dim - d).min(LANES));
             d += LANES;
         }
     }
     Q
 }
 
-/// `Q` queries over the `C` groups of columns from `d` on; only `last` columns of the last group are written.
+/// `Q` queries over the `C` groups of columns from `d` on, the first block of queries asking for
+/// the rows that come next; only `last` columns of the last group are written.
 #[inline(always)]
-unsafe fn value_columns<V: Vector, E: Element, const Q: usize, const C: usize>(
+unsafe fn value_columns<
+    V: Vector,
+    E: Element,
+    const FIRST: bool,
+    const Q: usize,
+    const C: usize,
+>(
     a: Values,
     d: usize,
     last: usize,
@@ -281,7 +353,11 @@ unsafe fn value_columns<V: Vector, E: Element, const Q: usize, const C: usize>(
         for pos in 0..a.n_pos {
             let mut vals = [zero; C];
             for j in 0..C {
-                vals[j] = E::load::<V>(v.add(pos * row + j * line));
+                let p = v.add(pos * row + j * line);
+                vals[j] = E::load::<V>(p);
+                if FIRST && (E::BYTES == 4 || C == 1 || j % 2 == 0) {
+                    V::prefetch(p.wrapping_add(ROWS * row));
+                }
             }
             for i in 0..Q {
                 let p = V::splat(*a.p.add(i * a.p_stride + pos));
@@ -317,7 +393,8 @@ pub(crate) unsafe fn store_k<V: Vector>(kv: KvType, k: &[f32], tile: &mut [u8], 
         KvType::F16 => {
             let mut h = [0u16; LANES];
             for (g, chunk) in k.chunks(LANES).enumerate() {
-                // SAFETY: the chunk has chunk.len() floats, h 32 bytes, and line 16 g + d lies within the tile.
+                // SAFETY: the chunk has chunk.len() floats, h 32 bytes, and line 16 g + d lies
+                // within the tile.
                 unsafe {
                     V::load_partial(chunk.as_ptr(), chunk.len(), V::splat(0.0))
                         .store_f16(h.as_mut_ptr().cast());

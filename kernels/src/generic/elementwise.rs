@@ -138,8 +138,8 @@ pub(crate) unsafe fn max<V: Vector>(x: &[f32]) -> f32 {
     // SAFETY: offsets stay below the length.
     unsafe {
         let least = V::splat(f32::NEG_INFINITY);
-        // Four running maxima hide the latency; a maximum does not depend on the order, but for the sign of a zero, which
-        // is why all ISAs share this one.
+        // Four running maxima hide the latency; a maximum does not depend on the order, but for the
+        // sign of a zero, which is why all ISAs share this one.
         let mut acc = [least; 4];
         let mut i = 0;
         while i + 4 * LANES <= x.len() {

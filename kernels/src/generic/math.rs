@@ -1,15 +1,18 @@
 //! exp, expm1, log, tanh, the logistic function and what is built from them, 16 lanes at a time.
 //!
-//! Everything is a polynomial over fused multiply-adds plus IEEE division, so all ISAs agree; no function of the platform is
-//! used. The coefficients are minimax fits (Remez exchange in 40 digits, weighted for relative error, then rounded to f32);
-//! the error stated with each is that of the polynomial alone. Errors of the finished functions, in units in the last place
-//! of the exact result, are asserted by a dense sweep against f64 in `tests/vector.rs`.
+//! Everything is a polynomial over fused multiply-adds plus IEEE division, so all ISAs agree; no
+//! function of the platform is used. The coefficients are minimax fits (Remez exchange in 40
+//! digits, weighted for relative error, then rounded to f32); the error stated with each is that of
+//! the polynomial alone. Errors of the finished functions, in units in the last place of the exact
+//! result, are asserted by a dense sweep against f64 in `tests/vector.rs`.
 //!
-//! NaN in gives NaN out. The argument clamps rely on `max` and `min` returning their second operand for a NaN.
+//! NaN in gives NaN out. The argument clamps rely on `max` and `min` returning their second operand
+//! for a NaN.
 
 use crate::vector::Vector;
 
-/// ln 2 rounded to f32, and the rest. With a fused multiply-add `x - n * LN2_HI` is exact for every n that occurs.
+/// ln 2 rounded to f32, and the rest. With a fused multiply-add `x - n * LN2_HI` is exact for every
+/// n that occurs.
 const LN2_HI: f32 = std::f32::consts::LN_2;
 const LN2_LO: f32 = -1.904_654_3e-9;
 /// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the last bits of the sum.
@@ -86,7 +89,8 @@ unsafe fn expm1<V: Vector>(x: V) -> V {
         );
         let p = q.fma(r.mul(r), r);
         let scale = V::splat(1.0).ldexp(n);
-        // 2^n - 1 is exact for 0 <= n <= 24 and rounds to 2^n or -1 elsewhere, where that is below the error of p.
+        // 2^n - 1 is exact for 0 <= n <= 24 and rounds to 2^n or -1 elsewhere, where that is below
+        // the error of p.
         p.fma(scale, scale.sub(V::splat(1.0)))
     }
 }
@@ -102,7 +106,8 @@ pub(crate) unsafe fn tanh<V: Vector>(x: V) -> V {
     }
 }
 
-/// x / (1 + e^-u) for u of the sign of x, computed from e^-|u| so that neither side loses digits or overflows.
+/// x / (1 + e^-u) for u of the sign of x, computed from e^-|u| so that neither side loses digits or
+/// overflows.
 #[inline(always)]
 unsafe fn gated<V: Vector>(x: V, u: V) -> V {
     // SAFETY: the caller's contract.
@@ -134,15 +139,17 @@ pub(crate) unsafe fn silu<V: Vector>(x: V) -> V {
     unsafe { gated(x, x) }
 }
 
-/// x / (1 + e^(-1.702 x)). The rounded product enters the exponent: at most 3.5 + 2 |1.702 x| ulp off.
+/// x / (1 + e^(-1.702 x)). The rounded product enters the exponent: at most 3.5 + 2 |1.702 x| ulp
+/// off.
 #[inline(always)]
 pub(crate) unsafe fn quick_gelu<V: Vector>(x: V) -> V {
     // SAFETY: the caller's contract.
     unsafe { gated(x, x.mul(V::splat(1.702))) }
 }
 
-/// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) as x / (1 + e^-u), u = 2 sqrt(2/pi) (x + 0.044715 x^3), which keeps its
-/// digits for negative x. The rounding of u enters the exponent: at most 3.5 + 4 |u| ulp off.
+/// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) as x / (1 + e^-u), u = 2 sqrt(2/pi) (x +
+/// 0.044715 x^3), which keeps its digits for negative x. The rounding of u enters the exponent: at
+/// most 3.5 + 4 |u| ulp off.
 #[inline(always)]
 pub(crate) unsafe fn gelu_tanh<V: Vector>(x: V) -> V {
     // SAFETY: the caller's contract.
@@ -158,8 +165,9 @@ pub(crate) unsafe fn gelu_tanh<V: Vector>(x: V) -> V {
 
 /// x Phi(x) = 0.5 x (1 + erf(x / sqrt 2)): at most 8 ulp off while the result is normal.
 ///
-/// With a = |x| and Q(a) = 0.5 erfc(a / sqrt 2) it is max(x, 0) - a Q(a). Q(a) = e^(-a^2/2) R(a), and R is a polynomial in
-/// t = 1 / (1 + 0.26 a) with relative error below 2^-27.4 for a <= 14.5, beyond which Q vanishes in f32.
+/// With a = |x| and Q(a) = 0.5 erfc(a / sqrt 2) it is max(x, 0) - a Q(a). Q(a) = e^(-a^2/2) R(a),
+/// and R is a polynomial in t = 1 / (1 + 0.26 a) with relative error below 2^-27.4 for a <= 14.5,
+/// beyond which Q vanishes in f32.
 #[inline(always)]
 pub(crate) unsafe fn gelu<V: Vector>(x: V) -> V {
     // SAFETY: the caller's contract.
@@ -191,7 +199,8 @@ pub(crate) unsafe fn gelu<V: Vector>(x: V) -> V {
     }
 }
 
-/// ln(1 + z) from t = 2 z / (2 + z), that is 2 atanh(t / 2), for |t| <= 2/3; relative error of the polynomial below 2^-33.
+/// ln(1 + z) from t = 2 z / (2 + z), that is 2 atanh(t / 2), for |t| <= 2/3; relative error of the
+/// polynomial below 2^-33.
 #[inline(always)]
 unsafe fn two_atanh_half<V: Vector>(t: V) -> V {
     // SAFETY: the caller's contract.

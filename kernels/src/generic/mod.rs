@@ -1,10 +1,12 @@
-//! Kernels along vectors: one body over [`Vector`](crate::vector::Vector), compiled once for every ISA.
+//! Kernels along vectors: one body over [`Vector`](crate::vector::Vector), compiled once for every
+//! ISA.
 //!
-//! [`VectorKernels`] is the table of one ISA; the methods of [`Kernels`](crate::Kernels) in `api.rs` check lengths and call
-//! into it. What a kernel computes, in which order, is fixed by its body and so is the same on every ISA:
-//! - Sums along a vector are 16 strided partial sums (element i goes to sum i mod 16, ascending, fused
-//!   where the term is a product), then a fixed tree over the 16: distance 8, 4, 2, 1. A tail counts as
-//!   padded with the neutral element.
+//! [`VectorKernels`] is the table of one ISA; the methods of [`Kernels`](crate::Kernels) in
+//! `api.rs` check lengths and call into it. What a kernel computes, in which order, is fixed by its
+//! body and so is the same on every ISA:
+//! - Sums along a vector are 16 strided partial sums (element i goes to sum i mod 16, ascending,
+//!   fused where the term is a product), then a fixed tree over the 16: distance 8, 4, 2, 1. A tail
+//!   counts as padded with the neutral element.
 //! - Everything else is elementwise, so the grouping cannot show.
 //! - Greatest elements ignore NaN.
 
@@ -25,7 +27,8 @@ macro_rules! with_every_kernel {
     ($then:ident! { $($args:tt)* }) => {
         $crate::generic::$then! { $($args)*
             norm::rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]);
-            norm::layer_norm(x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]);
+            norm::layer_norm(
+                x: &[f32], weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]);
             rope::rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
             activation::activation(a: crate::generic::Activation, x: &mut [f32]);
             activation::glu(a: crate::generic::Activation, gate: &[f32], up: &[f32], out: &mut [f32]);
@@ -57,8 +60,9 @@ pub(crate) use with_every_kernel;
 /// Defines [`VectorKernels`].
 macro_rules! define_table {
     ($($module:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
-        /// The kernels along vectors of one ISA. Calling one is sound where the CPU has the features of
-        /// the ISA and the lengths are as the methods of [`Kernels`](crate::Kernels) check them.
+        /// The kernels along vectors of one ISA. Calling one is sound where the CPU has the
+        /// features of the ISA and the lengths are as the methods of [`Kernels`](crate::Kernels)
+        /// check them.
         pub(crate) struct VectorKernels {
             $(pub(crate) $name: unsafe fn($($ty),*) $(-> $ret)?,)*
         }
@@ -68,8 +72,8 @@ pub(crate) use define_table;
 
 with_every_kernel!(define_table! {});
 
-/// Compiles every kernel over a [`Vector`](crate::vector::Vector) type with the attributes that enable its features, and
-/// collects them in `VECTOR`.
+/// Compiles every kernel over a [`Vector`](crate::vector::Vector) type with the attributes that
+/// enable its features, and collects them in `VECTOR`.
 macro_rules! fill_table {
     ($v:ty, $features:tt,
      $($module:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?;)*) => {
@@ -77,7 +81,8 @@ macro_rules! fill_table {
             $v, $features, $module::$name($($arg: $ty),*) $(-> $ret)?
         })*
         /// The kernels along vectors of this ISA.
-        pub(crate) static VECTOR: $crate::generic::VectorKernels = $crate::generic::VectorKernels { $($name,)* };
+        pub(crate) static VECTOR: $crate::generic::VectorKernels =
+            $crate::generic::VectorKernels { $($name,)* };
     };
 }
 pub(crate) use fill_table;
@@ -88,7 +93,8 @@ macro_rules! kernel_of_isa {
      $module:ident::$name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?) => {
         $(#[$feature])*
         unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: the caller of a table entry runs on a CPU with the features and vouches for the lengths.
+            // SAFETY: the caller of a table entry runs on a CPU with the features and vouches for
+            // the lengths.
             unsafe { $crate::generic::$module::$name::<$v>($($arg),*) }
         }
     };

@@ -59,8 +59,8 @@ pub(crate) unsafe fn rms_norm<V: Vector>(
     }
 }
 
-/// out <- ((x - mean) / sqrt(var + eps)) w + b, biased variance from the centred values; weight and bias, where both are
-/// given, in one fused operation.
+/// out <- ((x - mean) / sqrt(var + eps)) w + b, biased variance from the centred values; weight and
+/// bias, where both are given, in one fused operation.
 #[inline(always)]
 pub(crate) unsafe fn layer_norm<V: Vector>(
     x: &[f32],

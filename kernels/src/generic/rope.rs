@@ -3,8 +3,8 @@
 use super::elementwise::groups;
 use crate::vector::{LANES, Vector};
 
-/// Rotates the pairs (x_k, x_{k+n}), n = cos.len(), by the given angles; each result is one product and one fused
-/// multiply-add.
+/// Rotates the pairs (x_k, x_{k+n}), n = cos.len(), by the given angles; each result is one product
+/// and one fused multiply-add.
 #[inline(always)]
 pub(crate) unsafe fn rope<V: Vector>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     let n = cos.len();

@@ -22,7 +22,8 @@ pub(crate) unsafe fn softmax_exp<V: Vector>(s: &mut [f32]) -> (f32, f32) {
                 e.store(p.add(i))
             },
             |i, k| {
-                // Lanes beyond the end hold minus infinity, whose exponential is zero for every shift there is.
+                // Lanes beyond the end hold minus infinity, whose exponential is zero for every
+                // shift there is.
                 let x = V::load_partial(p.add(i), k, V::splat(f32::NEG_INFINITY));
                 let e = math::exp(x.sub(shift));
                 acc = acc.add(e);

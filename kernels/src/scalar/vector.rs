@@ -1,7 +1,7 @@
 //! Sixteen lanes as an array: the reference that the SIMD groups must equal.
 //!
-//! `f32::mul_add` is a fused multiply-add with and without hardware support; without it the compiler calls a function that
-//! is exact but slow.
+//! `f32::mul_add` is a fused multiply-add with and without hardware support; without it the
+//! compiler calls a function that is exact but slow.
 
 use crate::vector::{LANES, SQRT_HALF_BITS, Vector};
 use half::f16;
@@ -75,6 +75,9 @@ impl Vector for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+
+    #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {
         self.zip(b, |x, y| x + y)
     }
@@ -120,7 +123,8 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     unsafe fn ldexp(self, n: Self) -> Self {
-        // In two steps of half the exponent: the first is exact, so only the second rounds. Clamping makes a NaN harmless.
+        // In two steps of half the exponent: the first is exact, so only the second rounds.
+        // Clamping makes a NaN harmless.
         self.zip(n, |x, n| {
             let n = (n as i32).clamp(-150, 128);
             let half = n >> 1;

@@ -1,4 +1,5 @@
-//! The scalar table against f64: functions over a sweep of all floats in ulp, kernels within derived bounds.
+//! The scalar table against f64: functions over a sweep of all floats in ulp, kernels within
+//! derived bounds.
 
 use super::data::{Kind, Random, vector};
 use super::{assert_same, others, scalar};
@@ -40,7 +41,8 @@ fn sweep(lo: f32, hi: f32, step: u32) -> Vec<f32> {
 /// A function under test, in place.
 type InPlace<'a> = &'a dyn Fn(&Kernels, &mut [f32]);
 
-/// The greatest error in ulp of the exact result, and where; every table must agree with the scalar one on the way.
+/// The greatest error in ulp of the exact result, and where; every table must agree with the scalar
+/// one on the way.
 fn worst(x: &[f32], run: InPlace, exact: fn(f64) -> f64, bound: impl Fn(f64) -> f64) -> (f64, f32) {
     let tables: Vec<&Kernels> = quern_kernels::supported().collect();
     let mut worst = (0.0, 0.0);
@@ -55,7 +57,8 @@ fn worst(x: &[f32], run: InPlace, exact: fn(f64) -> f64, bound: impl Fn(f64) -> 
         for (&x, &y) in chunk.iter().zip(&y) {
             let want = exact(x as f64);
             let error = if want.abs() > f32::MAX as f64 {
-                // Beyond the greatest float by half an ulp everything rounds to infinity; closer, either is right.
+                // Beyond the greatest float by half an ulp everything rounds to infinity; closer,
+                // either is right.
                 if y.is_infinite() || want.abs() < f32::MAX as f64 * (1.0 + 2.0 * U) {
                     0.0
                 } else {
@@ -80,7 +83,8 @@ fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-/// What one ulp of a subnormal factor e^-u costs the product with x, in ulp of the product; nothing while it is normal.
+/// What one ulp of a subnormal factor e^-u costs the product with x, in ulp of the product; nothing
+/// while it is normal.
 fn subnormal_factor(x: f64, u: f64) -> f64 {
     let factor = libm::exp(-u.abs());
     if factor < f32::MIN_POSITIVE as f64 {
@@ -94,10 +98,10 @@ fn gelu_tanh_argument(x: f64) -> f64 {
     2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)
 }
 
-/// Bounds in ulp. The constant ones are the sums of the roundings in `generic/math.rs`, which the sweep
-/// confirms. Where a rounded number enters an exponent, k roundings on its way are a relative error of
-/// k u |argument| in the result, at most k |argument| ulp: quick_gelu has 2 (the constant, the product),
-/// gelu_tanh 4 (the constants, the square, the fused sum, the product).
+/// Bounds in ulp. The constant ones are the sums of the roundings in `generic/math.rs`, which the
+/// sweep confirms. Where a rounded number enters an exponent, k roundings on its way are a relative
+/// error of k u |argument| in the result, at most k |argument| ulp: quick_gelu has 2 (the constant,
+/// the product), gelu_tanh 4 (the constants, the square, the fused sum, the product).
 #[test]
 fn functions_are_within_their_ulp_bounds() {
     others();
@@ -259,8 +263,9 @@ fn functions_have_the_right_limits() {
     }
 }
 
-/// xIELU with its constants in f64; for x <= 0 the result is a difference of nearly equal numbers, so the bound is
-/// absolute: three roundings of terms no greater than (2 |x| + 1) (negative + beta).
+/// xIELU with its constants in f64; for x <= 0 the result is a difference of nearly equal numbers,
+/// so the bound is absolute: three roundings of terms no greater than (2 |x| + 1) (negative +
+/// beta).
 #[test]
 fn xielu_is_close() {
     let (positive, negative, beta, eps) = (0.8f32, 1.1f32, 0.5f32, -1e-6f32);
@@ -297,8 +302,8 @@ fn xielu_is_close() {
     }
 }
 
-/// One rounding each, and f64 holds the exact sum of two floats of like size, the product, and rounds a sum of a product
-/// so finely that only a tie could differ.
+/// One rounding each, and f64 holds the exact sum of two floats of like size, the product, and
+/// rounds a sum of a product so finely that only a tie could differ.
 #[test]
 fn elementwise_kernels_round_once() {
     let mut r = Random(22);
@@ -339,7 +344,8 @@ fn reductions_are_within_their_bounds() {
         let a = vector(&mut r, n, Kind::Plain);
         let b = vector(&mut r, n, Kind::Plain);
         let k = scalar();
-        // Every term passes through at most sum_roundings(n) roundings; 1.001 covers the second order.
+        // Every term passes through at most sum_roundings(n) roundings; 1.001 covers the second
+        // order.
         let terms = || a.iter().zip(&b).map(|(&x, &y)| x as f64 * y as f64);
         let (want, magnitude) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
         assert!(
@@ -347,8 +353,9 @@ fn reductions_are_within_their_bounds() {
             "dot {n}"
         );
 
-        // m is exact; the difference is rounded once, which the exponential turns into a relative error of u |s - m|; exp
-        // itself is off by one ulp, at most 2 u; below the normal range by TINY.
+        // m is exact; the difference is rounded once, which the exponential turns into a relative
+        // error of u |s - m|; exp itself is off by one ulp, at most 2 u; below the normal range by
+        // TINY.
         let mut s = a.clone();
         let (m, sum) = k.softmax_exp(&mut s);
         assert_eq!(m, a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
@@ -369,7 +376,8 @@ fn reductions_are_within_their_bounds() {
             "softmax_exp sum {n}"
         );
 
-        // The quotient: errors of numerator and sum, one rounding of 1 / sum and one of the product.
+        // The quotient: errors of numerator and sum, one rounding of 1 / sum and one of the
+        // product.
         let mut p = a.clone();
         k.softmax(&mut p);
         for (&x, &p) in a.iter().zip(&p) {
@@ -394,7 +402,8 @@ fn norms_are_within_their_bounds() {
         let xf: Vec<f32> = x.iter().map(|&v| v as f32).collect();
         let mut y = vec![0.0; n];
 
-        // The mean square: sum_roundings + division + eps, halved by the root; root, reciprocal and two products round once.
+        // The mean square: sum_roundings + division + eps, halved by the root; root, reciprocal and
+        // two products round once.
         k.rms_norm(&xf, Some(&w), eps, &mut y);
         let square = x.iter().map(|v| v * v).sum::<f64>() / n as f64;
         let bound = 1.001 * ((sum_roundings(n) + 2.0) / 2.0 + 4.0) * U;
@@ -407,10 +416,11 @@ fn norms_are_within_their_bounds() {
             );
         }
 
-        // Let e bound the error of the mean (strided sum and division over the mean magnitude), d the centred values. A
-        // computed d is off by e + u |d|, so the variance by 2 (e + u s) s + (e + u s)^2 at first order (s: its
-        // root; mean |d| <= s) plus sum_roundings + division + eps relatively; half of that, relatively, goes into the inverse,
-        // which adds three roundings (root, reciprocal, product); one more for the fused weight and bias.
+        // Let e bound the error of the mean (strided sum and division over the mean magnitude), d
+        // the centred values. A computed d is off by e + u |d|, so the variance by 2 (e + u s) s +
+        // (e + u s)^2 at first order (s: its root; mean |d| <= s) plus sum_roundings + division +
+        // eps relatively; half of that, relatively, goes into the inverse, which adds three
+        // roundings (root, reciprocal, product); one more for the fused weight and bias.
         k.layer_norm(&xf, Some(&w), Some(&b), eps, &mut y);
         let mean = x.iter().sum::<f64>() / n as f64;
         let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;

@@ -1,4 +1,5 @@
-//! Attention kernels: equality with the scalar table one query at a time, exact conversions, an f64 oracle.
+//! Attention kernels: equality with the scalar table one query at a time, exact conversions, an f64
+//! oracle.
 
 use super::data::{Kind, Random, vector};
 use super::guard::Guarded;
@@ -192,8 +193,8 @@ fn positions_may_come_in_any_number_of_calls() {
     }
 }
 
-/// A sum of n fused terms from zero has an error of at most n u (1 + n u) times the sum of the magnitudes (every partial
-/// result is rounded once); 1.001 covers the second order for n <= 1024.
+/// A sum of n fused terms from zero has an error of at most n u (1 + n u) times the sum of the
+/// magnitudes (every partial result is rounded once); 1.001 covers the second order for n <= 1024.
 #[test]
 fn the_scalar_table_is_within_its_bound() {
     let mut r = Random(14);
@@ -241,8 +242,8 @@ fn narrow(k: &Kernels, x: &[f32]) -> Vec<u8> {
 
 #[test]
 fn narrowing_rounds_to_nearest_even_on_every_table() {
-    // Every f16 value, the middle between it and the next, and the neighbours of both: all decisions of the rounding; then
-    // a walk over all floats. The reference is the half crate.
+    // Every f16 value, the middle between it and the next, and the neighbours of both: all
+    // decisions of the rounding; then a walk over all floats. The reference is the half crate.
     let mut x = Vec::new();
     for h in 0..=u16::MAX {
         let v = f16::from_bits(h).to_f32();
@@ -282,7 +283,8 @@ fn narrowing_rounds_to_nearest_even_on_every_table() {
 fn widening_is_exact_on_every_table() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for k in others().into_iter().chain([scalar()]) {
-        // One position of 65536 dimensions with weight one: x * 1 + -0 is x, signs of zeros included.
+        // One position of 65536 dimensions with weight one: x * 1 + -0 is x, signs of zeros
+        // included.
         let mut out = vec![-0.0; 1 << 16];
         k.attn_values(
             KvType::F16,

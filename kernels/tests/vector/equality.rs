@@ -5,10 +5,15 @@ use super::guard::Guarded;
 use super::{assert_same, others, scalar};
 use quern_kernels::{Activation, Kernels};
 
-/// A kernel over vectors of one length: three inputs, one that is changed, up to two results.
+/// Three inputs.
+type Inputs<'a> = [&'a [f32]; 3];
+/// A kernel call: the inputs, a vector that is changed, up to two results.
+type Run<'a> = &'a dyn Fn(&Kernels, Inputs<'_>, &mut [f32]) -> [f32; 2];
+
+/// A kernel over vectors of one length.
 struct Case {
     name: &'static str,
-    run: fn(&Kernels, [&[f32]; 3], &mut [f32]) -> [f32; 2],
+    run: fn(&Kernels, Inputs<'_>, &mut [f32]) -> [f32; 2],
 }
 
 const NOTHING: [f32; 2] = [0.0; 2];
@@ -139,7 +144,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Runs one kernel on guarded copies of the inputs and compares with what the scalar table made of the originals.
+/// Runs one kernel on guarded copies of the inputs and compares with what the scalar table made of
+/// the originals.
 struct Bench {
     buffers: [Guarded; 4],
 }
@@ -155,7 +161,7 @@ impl Bench {
     fn run(
         &mut self,
         k: &Kernels,
-        run: &dyn Fn(&Kernels, [&[f32]; 3], &mut [f32]) -> [f32; 2],
+        run: Run<'_>,
         input: &[Vec<f32>; 4],
         place: usize,
     ) -> (Vec<f32>, [f32; 2]) {
@@ -176,12 +182,7 @@ fn lengths() -> impl Iterator<Item = usize> {
     0..=1024
 }
 
-fn check(
-    name: &str,
-    run: &dyn Fn(&Kernels, [&[f32]; 3], &mut [f32]) -> [f32; 2],
-    tables: &[&Kernels],
-    seed: u64,
-) {
+fn check(name: &str, run: Run<'_>, tables: &[&Kernels], seed: u64) {
     let mut bench = Bench::new();
     let mut r = Random(seed);
     for n in lengths() {

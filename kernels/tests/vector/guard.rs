@@ -49,9 +49,10 @@ impl Guarded {
         unsafe { std::slice::from_raw_parts_mut(self.base.add(self.page + gap), n) }
     }
 
-    /// The place for `n` floats number `i`: flush with the end, flush with the start, `i` floats off either.
+    /// The place for `n` floats number `i`: flush with the end, flush with the start, `i` floats
+    /// off either.
     pub fn floats(&mut self, n: usize, i: usize) -> &mut [f32] {
-        let (gap, at_end) = (i / 2 * 4, i % 2 == 0);
+        let (gap, at_end) = (i / 2 * 4, i.is_multiple_of(2));
         let bytes = if at_end {
             self.bytes_at_end(4 * n, gap)
         } else {

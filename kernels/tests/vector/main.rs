@@ -1,5 +1,6 @@
-//! The kernels along vectors: every table equals the scalar one bit for bit, and the scalar one is close to an f64 oracle
-//! within derived bounds. Buffers lie flush against unmapped pages, so that a stray access is a crash.
+//! The kernels along vectors: every table equals the scalar one bit for bit, and the scalar one is
+//! close to an f64 oracle within derived bounds. Buffers lie flush against unmapped pages, so that
+//! a stray access is a crash.
 
 mod accuracy;
 mod attention;
@@ -10,7 +11,8 @@ mod guard;
 use quern_kernels::{Kernels, supported};
 use std::io::Write;
 
-/// The tables to compare with the scalar one; says on stderr, past the capture of the test runner, which those are.
+/// The tables to compare with the scalar one; says on stderr, past the capture of the test runner,
+/// which those are.
 fn others() -> Vec<&'static Kernels> {
     let tables: Vec<_> = supported().collect();
     let names: Vec<_> = tables.iter().map(|t| t.name()).collect();
@@ -29,7 +31,8 @@ fn scalar() -> &'static Kernels {
         .expect("the scalar table runs everywhere")
 }
 
-/// Equality of results: the same bits, or both a NaN (IEEE-754 does not say which NaN an operation gives).
+/// Equality of results: the same bits, or both a NaN (IEEE-754 does not say which NaN an operation
+/// gives).
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }

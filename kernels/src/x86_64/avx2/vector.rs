@@ -50,8 +50,9 @@ unsafe fn frexp(x: __m256) -> (__m256, __m256) {
     }
 }
 
-// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX2, FMA, F16C and valid pointers; all memory
-// operations used are the unaligned or the masked ones, and masked-off elements are not accessed.
+// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX2, FMA, F16C and valid
+// pointers; all memory operations used are the unaligned or the masked ones, and masked-off
+// elements are not accessed.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for Avx2 {
     type Mask = (__m256, __m256);
@@ -71,7 +72,8 @@ impl Vector for Avx2 {
         unsafe {
             let (m0, m1) = first(n);
             let a = _mm256_maskload_ps(p, m0);
-            // The upper half may lie beyond the allocation as a whole: a wrapping address, never accessed when masked.
+            // The upper half may lie beyond the allocation as a whole: a wrapping address, never
+            // accessed when masked.
             let b = _mm256_maskload_ps(p.wrapping_add(8), m1);
             Self(
                 _mm256_blendv_ps(fill.0, a, _mm256_castsi256_ps(m0)),
@@ -115,6 +117,11 @@ impl Vector for Avx2 {
                 _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1),
             );
         }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]

@@ -13,8 +13,9 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n.min(LANES)) - 1) as __mmask16
 }
 
-// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX-512 F and valid pointers; all memory
-// operations used are the unaligned or the masked ones, and masked-off elements are not accessed.
+// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX-512 F and valid
+// pointers; all memory operations used are the unaligned or the masked ones, and masked-off
+// elements are not accessed.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for Avx512 {
     type Mask = __mmask16;
@@ -52,6 +53,11 @@ impl Vector for Avx512 {
                 _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0),
             )
         }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]
