@@ -13,6 +13,7 @@ pub mod cli;
 pub mod convert;
 pub mod error;
 pub mod file;
+pub mod generate;
 pub mod model;
 pub mod ops;
 pub mod par;

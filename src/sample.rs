@@ -223,12 +223,12 @@ impl Sampler {
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
-            if let Some(x) = self.logits.get_mut(id as usize) {
-                if x.is_finite() {
-                    let penalized = if *x > 0.0 { *x / r } else { *x * r };
-                    // An extreme penalty may overflow, and infinities cannot be compared with each other.
-                    *x = penalized.clamp(f32::MIN, f32::MAX);
-                }
+            if let Some(x) = self.logits.get_mut(id as usize)
+                && x.is_finite()
+            {
+                let penalized = if *x > 0.0 { *x / r } else { *x * r };
+                // An extreme penalty may overflow, and infinities cannot be compared with each other.
+                *x = penalized.clamp(f32::MIN, f32::MAX);
             }
         }
     }

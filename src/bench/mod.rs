@@ -1,6 +1,7 @@
 //! Measuring: this machine's limits and what a model makes of them. Every number is a median of several runs.
 
 pub mod bandwidth;
+pub mod model;
 
 /// The median of some measurements; the lower of the two middle ones if their number is even.
 pub fn median(values: &mut [f64]) -> f64 {
