@@ -9,6 +9,7 @@
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 
 pub mod bench;
+pub mod import;
 pub mod output;
 pub mod signals;
 
@@ -45,12 +46,15 @@ pub struct Cli {
 pub enum Command {
     /// Measure what this machine can do, and what a model makes of it
     Bench(bench::Args),
+    /// Turn a foreign model into a weight file
+    Import(import::Args),
 }
 
 impl Command {
     fn run(self) -> Result<()> {
         match self {
             Command::Bench(args) => bench::run(args),
+            Command::Import(args) => import::run(args),
         }
     }
 }

@@ -1,6 +1,16 @@
 //! From foreign models to weight files: readers of foreign formats, quantization, and the importer that joins them.
+//!
+//! `source` is tensors wherever they lie; `gguf`, `safetensors` and `llama2c` read those files, `hf` a folder; `foreign` is a whole model of any
+//! of these kinds, which `open` tells apart; `quantize` makes panels of its rows; `import` is the way from one to the other, `cache` the place where `-m` puts the result.
 
+pub mod cache;
+pub mod foreign;
 pub mod gguf;
+pub mod hf;
+pub mod import;
 pub mod llama2c;
+pub mod open;
+pub mod quantize;
 pub mod safetensors;
 pub mod source;
+pub mod vocabulary;

@@ -66,7 +66,7 @@ fn header(file: &SourceFile) -> Result<(Entries, u64)> {
     let mut bytes = zeroed(len as usize, "a header")?;
     file.read_at(8, &mut bytes)?;
     let mut entries = parse(&bytes)?;
-    entries.sort_by(|(_, a), (_, b)| a.data_offsets.cmp(&b.data_offsets));
+    entries.sort_by_key(|(_, info)| info.data_offsets);
     let data = file.len() - 8 - len;
     let mut at = 0;
     for (name, info) in &entries {

@@ -183,7 +183,7 @@ impl Dtype {
     /// Bytes of a row of so many columns; none if the type has no rows, the blocks do not fit, or it overflows.
     pub fn row_bytes(&self, cols: u64) -> Option<u64> {
         let (values, bytes) = self.block()?;
-        if cols % values != 0 {
+        if !cols.is_multiple_of(values) {
             return None;
         }
         (cols / values).checked_mul(bytes)

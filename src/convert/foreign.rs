@@ -1,0 +1,92 @@
+//! A foreign model as a whole: what it is, its configuration, its tensors, and everything beside them that a weight file keeps.
+
+use super::gguf;
+use super::source::Tensors;
+use crate::error::{Error, Result};
+use quern_models::source::Origin;
+use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A foreign model whose headers were read and checked; the weights are still in their files.
+pub struct Foreign {
+    /// Where it comes from; decides the order of rotary rows.
+    pub origin: Origin,
+    /// The file or folder that the configuration's keys belong to, for errors.
+    pub place: String,
+    /// The configuration in the keys of transformers.
+    pub config: Map<String, Json>,
+    /// The tensors under the names of transformers.
+    pub tensors: Tensors,
+    /// What to call the model.
+    pub name: String,
+    /// Where its tokenizer is.
+    pub tokenizer: TokenizerSource,
+    /// The chat template.
+    pub chat_template: Option<String>,
+    /// Special ids that the model declares.
+    pub ids: SpecialIds,
+    /// Defaults for sampling that the model declares.
+    pub sampling: Sampling,
+    /// Every file that was read, tensors or not: paths in a fixed order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where a model's tokenizer is.
+pub enum TokenizerSource {
+    /// There is none.
+    None,
+    /// A folder with tokenizer.json or tokenizer.model.
+    Folder(PathBuf),
+    /// The metadata of a GGUF.
+    Gguf(BTreeMap<String, gguf::Value>),
+}
+
+/// Ids with a meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins a sequence.
+    pub bos: Option<u32>,
+    /// End a generation, in ascending order.
+    pub eos: Vec<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+    /// Unknown text.
+    pub unk: Option<u32>,
+}
+
+/// Defaults for sampling.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// `temperature`.
+    pub temperature: Option<f32>,
+    /// `top_k`.
+    pub top_k: Option<u32>,
+    /// `top_p`.
+    pub top_p: Option<f32>,
+    /// `min_p`.
+    pub min_p: Option<f32>,
+    /// `repetition_penalty`.
+    pub repeat_penalty: Option<f32>,
+}
+
+impl Foreign {
+    /// Checks the special ids against the vocabulary.
+    ///
+    /// # Errors
+    /// Names the id.
+    pub fn check_ids(&self, vocab_size: u32) -> Result<()> {
+        let ids = &self.ids;
+        let named = [("bos", ids.bos), ("pad", ids.pad), ("unk", ids.unk)];
+        let eos = ids.eos.iter().map(|&id| ("eos", Some(id)));
+        for (what, id) in named.into_iter().chain(eos) {
+            if let Some(id) = id.filter(|&id| id >= vocab_size) {
+                return Err(Error::invalid(format_args!(
+                    "{}: the {what} token is {id}, expected an id below the vocabulary's {vocab_size}",
+                    self.place
+                )));
+            }
+        }
+        Ok(())
+    }
+}

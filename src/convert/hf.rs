@@ -1,0 +1,300 @@
+//! Reading a Hugging Face folder: config.json, safetensors in one file or in shards, and the small files beside them.
+
+use super::foreign::{Foreign, Sampling, SpecialIds, TokenizerSource};
+use super::safetensors;
+use super::source::{SourceFile, Tensors};
+use crate::error::{Error, Result};
+use quern_models::source::Origin;
+use serde_json::{Map, Value as Json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+/// Longest JSON file or template beside the weights; a tokenizer has its own reader and bound.
+const MAX_SMALL: u64 = 64 << 20;
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Reads the folder's small files and the headers of its weights.
+///
+/// # Errors
+/// I/O; Invalid, naming the file and what is wrong in it.
+pub fn open(folder: &Path) -> Result<Foreign> {
+    let config_path = folder.join("config.json");
+    let Some(config) = object(&config_path)? else {
+        return Err(Error::invalid(format_args!(
+            "{folder:?} has no config.json, expected a Hugging Face folder"
+        )));
+    };
+    let generation = object(&folder.join("generation_config.json"))?.unwrap_or_default();
+    let tokenizer_config = object(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+    let has = |name: &str| folder.join(name).is_file();
+    let tokenizer = if ["tokenizer.json", "tokenizer.model", "spiece.model"]
+        .into_iter()
+        .any(has)
+    {
+        TokenizerSource::Folder(folder.to_owned())
+    } else {
+        TokenizerSource::None
+    };
+    Ok(Foreign {
+        origin: Origin::HuggingFace,
+        place: format!("{config_path:?}"),
+        tensors: weights(folder)?,
+        name: name(folder, &config),
+        tokenizer,
+        chat_template: chat_template(folder, &tokenizer_config)?,
+        ids: special_ids(&config_path, &config, &generation)?,
+        sampling: sampling(folder, &generation)?,
+        files: files(folder)?,
+        config,
+    })
+}
+
+/// The files of a folder that an import may read: those of known kinds at its top, by name.
+///
+/// # Errors
+/// I/O.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io("list", folder, &e);
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let kind = path.extension().and_then(OsStr::to_str);
+        let known = matches!(
+            kind,
+            Some("json" | "safetensors" | "model" | "jinja" | "txt")
+        );
+        if known && path.is_file() {
+            out.push(path);
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// A JSON object in a file; none if there is no such file.
+fn object(path: &Path) -> Result<Option<Map<String, Json>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = SourceFile::open(path)?.read_all(MAX_SMALL)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Json::Object(map)) => Ok(Some(map)),
+        Ok(_) => Err(Error::invalid(format_args!(
+            "{path:?} is no JSON object, expected one"
+        ))),
+        Err(e) => Err(Error::invalid(format_args!(
+            "{path:?}: {}",
+            safetensors::quoted(&e)
+        ))),
+    }
+}
+
+fn name(folder: &Path, config: &Map<String, Json>) -> String {
+    let declared = config
+        .get("_name_or_path")
+        .and_then(Json::as_str)
+        .filter(|n| !n.is_empty() && !n.starts_with(['.', '/']));
+    if let Some(name) = declared {
+        return name.to_owned();
+    }
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+/// One safetensors file, or the shards that the index names.
+fn weights(folder: &Path) -> Result<Tensors> {
+    let mut out = Tensors::default();
+    let single = folder.join(SINGLE);
+    if single.exists() {
+        safetensors::read(SourceFile::open(&single)?, &mut out)?;
+        return Ok(out);
+    }
+    let index_path = folder.join(INDEX);
+    let Some(index) = object(&index_path)? else {
+        let torch = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
+            .into_iter()
+            .any(|n| folder.join(n).exists());
+        let hint = if torch {
+            "; a PyTorch checkpoint has to be saved as safetensors first"
+        } else {
+            ""
+        };
+        return Err(Error::invalid(format_args!(
+            "{folder:?} has no {SINGLE} and no {INDEX}{hint}"
+        )));
+    };
+    let invalid = |m: String| Error::invalid(m).at(format_args!("{index_path:?}"));
+    let Some(Json::Object(map)) = index.get("weight_map") else {
+        return Err(invalid("weight_map is missing, expected an object".into()));
+    };
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tensor, file) in map {
+        let Json::String(file) = file else {
+            return Err(invalid(format!(
+                "weight_map: {tensor:?} is {file}, expected a file name"
+            )));
+        };
+        shards.entry(file).or_default().push(tensor);
+    }
+    for (file, names) in shards {
+        let path = inside(folder, file)
+            .map_err(|m| invalid(format!("weight_map: {:?} is in {file:?}: {m}", names[0])))?;
+        let before: BTreeSet<String> = out.iter().map(|t| t.name.clone()).collect();
+        safetensors::read(SourceFile::open(&path)?, &mut out)?;
+        for name in names {
+            if before.contains(name) || out.get(name).is_none() {
+                return Err(invalid(format!("weight_map: {name:?} is not in {file:?}")));
+            }
+        }
+    }
+    if let Some(t) = out.iter().find(|t| !map.contains_key(&t.name)) {
+        return Err(invalid(format!(
+            "weight_map does not name the tensor {:?} of {:?}",
+            t.shown,
+            out.files[t.file].path()
+        )));
+    }
+    Ok(out)
+}
+
+/// The path of a file that the index names, which must lie in the folder, also behind symbolic links. A snapshot of the hub's own cache is a
+/// folder of links to files in the `blobs` beside `snapshots`: those are part of the model.
+fn inside(folder: &Path, file: &str) -> Result<PathBuf, String> {
+    let relative = Path::new(file);
+    let plain = |c: Component| matches!(c, Component::Normal(_));
+    if file.is_empty() || file.contains('\0') || !relative.components().all(plain) {
+        return Err("expected a file name within the folder".into());
+    }
+    let path = folder.join(relative);
+    let real = |p: &Path| {
+        p.canonicalize()
+            .map_err(|e| format!("cannot open {p:?}: {e}"))
+    };
+    let (target, home) = (real(&path)?, real(folder)?);
+    let blobs = home
+        .parent()
+        .filter(|p| p.file_name() == Some(OsStr::new("snapshots")))
+        .and_then(Path::parent)
+        .map(|p| p.join("blobs"));
+    if target.starts_with(&home) || blobs.is_some_and(|b| target.starts_with(b)) {
+        Ok(path)
+    } else {
+        Err(format!(
+            "a link to {target:?}, expected a file within the folder"
+        ))
+    }
+}
+
+/// chat_template.jinja, else chat_template.json, else the one in tokenizer_config.json: the order of transformers.
+fn chat_template(folder: &Path, tokenizer: &Map<String, Json>) -> Result<Option<String>> {
+    let jinja = folder.join("chat_template.jinja");
+    if jinja.exists() {
+        let bytes = SourceFile::open(&jinja)?.read_all(MAX_SMALL)?;
+        return String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| Error::invalid(format_args!("{jinja:?} is not UTF-8")));
+    }
+    let json = folder.join("chat_template.json");
+    let (place, value) = match object(&json)? {
+        Some(mut map) => (json, map.remove("chat_template")),
+        None => (
+            folder.join("tokenizer_config.json"),
+            tokenizer.get("chat_template").cloned(),
+        ),
+    };
+    let wrong = || {
+        Error::invalid(format_args!(
+            "{place:?}: chat_template is neither a string nor a list of {{name, template}} with one called \"default\""
+        ))
+    };
+    match value {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(template)) => Ok(Some(template)),
+        Some(Json::Array(list)) => list
+            .iter()
+            .find(|t| t["name"] == "default")
+            .and_then(|t| t["template"].as_str())
+            .map(|t| Some(t.to_owned()))
+            .ok_or_else(wrong),
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// generation_config.json wins over config.json, as in transformers.
+fn special_ids(
+    place: &Path,
+    config: &Map<String, Json>,
+    generation: &Map<String, Json>,
+) -> Result<SpecialIds> {
+    let text = config.get("text_config").and_then(Json::as_object);
+    let find = |key: &str| {
+        [Some(generation), Some(config), text]
+            .into_iter()
+            .flatten()
+            .find_map(|m| m.get(key).filter(|v| !v.is_null()))
+    };
+    let list = |key: &str| -> Result<Vec<u32>> {
+        let Some(value) = find(key) else {
+            return Ok(Vec::new());
+        };
+        let id = |v: &Json| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        let ids = match value {
+            Json::Array(list) => list.iter().map(id).collect(),
+            // Old configurations write -1 for "there is none".
+            v if v.as_i64() == Some(-1) => Some(Vec::new()),
+            v => id(v).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| {
+            Error::invalid(format_args!(
+                "{place:?}: {key} is {value}, expected token ids"
+            ))
+        })
+    };
+    let mut eos = list("eos_token_id")?;
+    eos.sort_unstable();
+    eos.dedup();
+    Ok(SpecialIds {
+        bos: list("bos_token_id")?.first().copied(),
+        eos,
+        pad: list("pad_token_id")?.first().copied(),
+        unk: list("unk_token_id")?.first().copied(),
+    })
+}
+
+/// Sampling defaults count where `do_sample` asks for sampling; without it transformers is greedy and ignores them.
+fn sampling(folder: &Path, generation: &Map<String, Json>) -> Result<Sampling> {
+    let number = |key: &str| -> Result<Option<f32>> {
+        match generation.get(key).filter(|v| !v.is_null()) {
+            None => Ok(None),
+            Some(v) => v
+                .as_f64()
+                .map(|x| x as f32)
+                .filter(|x| x.is_finite() && *x >= 0.0)
+                .map(Some)
+                .ok_or_else(|| {
+                    Error::invalid(format_args!(
+                        "{:?}: {key} is {v}, expected a number >= 0",
+                        folder.join("generation_config.json")
+                    ))
+                }),
+        }
+    };
+    let repeat_penalty = number("repetition_penalty")?;
+    if generation.get("do_sample") != Some(&Json::Bool(true)) {
+        return Ok(Sampling {
+            repeat_penalty,
+            ..Sampling::default()
+        });
+    }
+    Ok(Sampling {
+        temperature: number("temperature")?,
+        top_k: number("top_k")?.map(|k| k as u32),
+        top_p: number("top_p")?,
+        min_p: number("min_p")?,
+        repeat_penalty,
+    })
+}

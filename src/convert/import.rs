@@ -1,0 +1,266 @@
+//! The importer: a foreign model becomes a weight file, atomically and in bounded memory.
+//!
+//! Order of things: headers and small files are read and checked; the plan is made and bound to the tensors, so that everything that
+//! can be wrong but the weights themselves is known before a byte is written; then tensors stream through panels into the writer while
+//! another thread hashes the sources; then the file is flushed, opened again with full validation, and gets its name.
+
+use super::foreign::Foreign;
+use super::open::open;
+use super::quantize::{self, Quant};
+use super::source::SourceFile;
+use super::vocabulary;
+use crate::error::{Error, Result};
+use crate::file::meta::key;
+use crate::file::{Meta, Value, Writer, WriterPlan};
+use quern_models::plan::Plan;
+use quern_models::source::{Config, Origin};
+use quern_models::spec::Shape;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// A tokenizer file that replaces the model's own.
+    pub tokenizer: Option<&'a Path>,
+    /// How matrices are stored.
+    pub quant: Quant,
+    /// Threads that convert; hashing the sources takes one more.
+    pub threads: usize,
+    /// BLAKE3 of the model's files in the order of [`Foreign::files`], where they are known already.
+    pub hashes: Option<&'a [blake3::Hash]>,
+}
+
+/// What an import did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// What the model is called.
+    pub name: String,
+    /// Its `model_type`.
+    pub model_type: String,
+    /// Stored tensors.
+    pub tensors: usize,
+    /// Weights in them.
+    pub weights: u64,
+    /// Bytes of the new file.
+    pub bytes: u64,
+    /// Foreign tensors that were left out, with the reason.
+    pub skipped: Vec<(String, &'static str)>,
+    /// Whether a tokenizer is in the file.
+    pub tokenizer: bool,
+}
+
+/// Called now and then with the bytes written so far and in all.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Imports the model at `source` into a weight file at `out`.
+///
+/// # Errors
+/// Invalid for whatever is wrong with the source; Usage if `out` is one of its files; I/O. `out` is then as it was before.
+pub fn import(source: &Path, out: &Path, options: &Options, progress: Progress) -> Result<Summary> {
+    let foreign = open(source)?;
+    refuse_source_as_target(&foreign, out)?;
+    let prepared = Prepared::new(&foreign, options)?;
+    let mut writer = Writer::create(out, prepared.writer_plan(options)?)?;
+    let summary = prepared.write(&mut writer, options, progress)?;
+    writer.finish()?;
+    Ok(summary)
+}
+
+/// The same into a sink of the caller's: nothing is flushed, checked or renamed.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_to<W: Write + Seek>(source: &Path, sink: W, options: &Options) -> Result<W> {
+    let foreign = open(source)?;
+    let prepared = Prepared::new(&foreign, options)?;
+    let mut writer = Writer::new(sink, Path::new("the sink"), prepared.writer_plan(options)?)?;
+    prepared.write(&mut writer, options, &mut |_, _| {})?;
+    Ok(writer.seal()?.0)
+}
+
+/// An import that has read everything but the weights.
+struct Prepared<'f> {
+    foreign: &'f Foreign,
+    plan: Plan,
+    tokenizer: vocabulary::Prepared,
+    /// Every file that the result depends on, open.
+    sources: Vec<SourceFile>,
+}
+
+impl<'f> Prepared<'f> {
+    fn new(foreign: &'f Foreign, options: &Options) -> Result<Self> {
+        let config = Config::new(foreign.origin, &foreign.place, &foreign.config);
+        let plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
+            // Errors about keys name the file; those about tensors do not.
+            let place = e.to_string().starts_with(&foreign.place);
+            let e = Error::invalid(e);
+            if place { e } else { e.at(&foreign.place) }
+        })?;
+        let vocab = plan.spec.vocab_size;
+        foreign.check_ids(vocab)?;
+        let tokenizer = vocabulary::prepare(foreign, options.tokenizer, vocab)?;
+        let paths = foreign.files.iter().map(PathBuf::as_path);
+        let sources = paths
+            .chain(options.tokenizer)
+            .map(SourceFile::open)
+            .collect::<Result<_>>()?;
+        Ok(Prepared {
+            foreign,
+            plan,
+            tokenizer,
+            sources,
+        })
+    }
+
+    /// Formats and metadata; hashes that are not known yet are zeros of the same length.
+    fn writer_plan(&self, options: &Options) -> Result<WriterPlan> {
+        let bound = quantize::bind(&self.plan, &self.foreign.tensors, options.quant)
+            .map_err(|e| e.at(&self.foreign.place))?;
+        let zeros = vec![blake3::Hash::from_bytes([0; 32]); self.sources.len()];
+        Ok(WriterPlan {
+            spec: self.plan.spec.clone(),
+            meta: self.meta(options, &zeros),
+            tokenizer: self.tokenizer.bytes.clone(),
+            formats: bound.items.iter().map(|item| item.format).collect(),
+        })
+    }
+
+    fn meta(&self, options: &Options, hashes: &[blake3::Hash]) -> Meta {
+        let f = self.foreign;
+        let mut meta = Meta::new();
+        let text = |s: &str| Value::String(s.to_owned());
+        meta.set(key::NAME, text(&f.name));
+        meta.set(
+            key::SOURCE_KIND,
+            text(match f.origin {
+                Origin::HuggingFace => "safetensors",
+                Origin::Gguf => "gguf",
+                Origin::Llama2c => "llama2c",
+            }),
+        );
+        let names = self.sources.iter().map(|s| {
+            let name = s.path().file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        });
+        meta.set(key::SOURCE_FILES, Value::Strings(names.collect()));
+        let hex = hashes.iter().map(|h| h.to_hex().to_string()).collect();
+        meta.set(key::SOURCE_HASHES, Value::Strings(hex));
+        let version = concat!("quern ", env!("CARGO_PKG_VERSION"));
+        meta.set(key::IMPORTER, text(version));
+        meta.set(key::QUANT, text(options.quant.name()));
+        if let Some(template) = &f.chat_template {
+            meta.set(key::CHAT_TEMPLATE, text(template));
+        }
+        let tok = &self.tokenizer;
+        let id = |meta: &mut Meta, key: &str, id: Option<u32>| {
+            if let Some(id) = id {
+                meta.set(key, Value::U32(id));
+            }
+        };
+        id(&mut meta, key::BOS, f.ids.bos.or(tok.bos));
+        id(&mut meta, key::PAD, f.ids.pad.or(tok.pad));
+        id(&mut meta, key::UNK, f.ids.unk);
+        let eos = if f.ids.eos.is_empty() {
+            &tok.eos
+        } else {
+            &f.ids.eos
+        };
+        if !eos.is_empty() {
+            meta.set(key::EOS, Value::U32s(eos.clone()));
+        }
+        let s = &f.sampling;
+        for (key, value) in [
+            (key::TEMPERATURE, s.temperature),
+            (key::TOP_P, s.top_p),
+            (key::MIN_P, s.min_p),
+            (key::REPEAT_PENALTY, s.repeat_penalty),
+        ] {
+            if let Some(v) = value {
+                meta.set(key, Value::F32(v));
+            }
+        }
+        id(&mut meta, key::TOP_K, s.top_k);
+        if !tok.golden.is_empty() {
+            meta.set_golden(&tok.golden, true);
+        }
+        meta
+    }
+
+    /// Streams all tensors into the writer, and the hashes of the sources into its metadata.
+    fn write<W: Write + Seek>(
+        &self,
+        writer: &mut Writer<W>,
+        options: &Options,
+        progress: Progress,
+    ) -> Result<Summary> {
+        let tensors = &self.foreign.tensors;
+        let bound = quantize::bind(&self.plan, tensors, options.quant)
+            .map_err(|e| e.at(&self.foreign.place))?;
+        let total = writer.file_length();
+        let mut done = 0;
+        let hashes = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| self.hash(options.hashes));
+            quantize::run(&bound.items, tensors, options.threads, |bytes, last| {
+                writer.write_tensor_chunk(bytes)?;
+                if last {
+                    writer.finish_tensor()?;
+                }
+                done += bytes.len() as u64;
+                progress(done, total);
+                Ok(())
+            })
+            .map_err(|e| match e.kind() {
+                crate::error::ErrorKind::Invalid => e.at(&self.foreign.place),
+                _ => e,
+            })?;
+            hashing
+                .join()
+                .unwrap_or_else(|_| Err(Error::limit("the hashing thread ended early")))
+        })?;
+        writer.replace_meta(self.meta(options, &hashes))?;
+        progress(total, total);
+        let weights = |shape| match shape {
+            Shape::Vector(n) => u64::from(n),
+            Shape::Matrix { count, rows, cols } => {
+                u64::from(count) * u64::from(rows) * u64::from(cols)
+            }
+        };
+        Ok(Summary {
+            name: self.foreign.name.clone(),
+            model_type: self.foreign.config["model_type"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            tensors: bound.items.len(),
+            weights: bound.items.iter().map(|i| weights(i.tensor.shape)).sum(),
+            bytes: total,
+            skipped: bound.skipped,
+            tokenizer: !self.tokenizer.bytes.is_empty(),
+        })
+    }
+
+    fn hash(&self, known: Option<&[blake3::Hash]>) -> Result<Vec<blake3::Hash>> {
+        let known = known.unwrap_or_default();
+        self.sources
+            .iter()
+            .enumerate()
+            .map(|(i, source)| known.get(i).map_or_else(|| source.hash(), |h| Ok(*h)))
+            .collect()
+    }
+}
+
+/// Writing over a file that is being read would be safe, and a mistake.
+fn refuse_source_as_target(foreign: &Foreign, out: &Path) -> Result<()> {
+    let Ok(target) = out.canonicalize() else {
+        return Ok(());
+    };
+    for path in &foreign.files {
+        if path.canonicalize().is_ok_and(|p| p == target) {
+            return Err(Error::usage(format_args!(
+                "the output {out:?} is a file of the model that is imported"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,578 @@
+//! From foreign rows to panels: binds a plan to tensors, and makes the bytes of the weight file chunk by chunk, on several threads, in order.
+//!
+//! A chunk is a run of panels of one matrix, or a whole vector. Every worker makes every n-th chunk and hands it over through a channel of
+//! its own with room for one, so the chunks arrive in file order and at most three per worker are in memory.
+
+use super::source::{Dtype, Tensor, Tensors};
+use crate::error::{Error, Result};
+use quern_kernels::{Format, PANEL_ROWS};
+use quern_models::plan::{Plan, Rows};
+use quern_models::spec::{Shape, TensorSpec};
+use std::collections::HashMap;
+use std::sync::mpsc::sync_channel;
+
+/// What `--quant` asks for. Only matrices are quantized: every matrix of the model (also the embedding and the head); vectors, that
+/// is norms and biases, are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quant {
+    /// The format of the source where there is one of the same values, else f32.
+    Keep,
+    /// One format for all matrices.
+    To(Format),
+}
+
+impl Quant {
+    /// All spellings.
+    pub const NAMES: [&str; 6] = ["keep", "f32", "f16", "bf16", "q8", "q4"];
+
+    /// From the spelling on the command line.
+    pub fn by_name(name: &str) -> Option<Quant> {
+        match name {
+            "keep" => Some(Quant::Keep),
+            _ => Format::by_name(name).map(Quant::To),
+        }
+    }
+
+    /// The spelling on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quant::Keep => "keep",
+            Quant::To(format) => format.name(),
+        }
+    }
+}
+
+/// One stored tensor and what it is made of.
+pub struct Item<'a> {
+    /// Which tensor, and its shape.
+    pub tensor: TensorSpec,
+    /// How it is stored.
+    pub format: Format,
+    parts: Vec<Part<'a>>,
+    /// The codes and scales of the source are taken over as they are.
+    verbatim: bool,
+}
+
+/// Some rows of a foreign tensor.
+struct Part<'a> {
+    tensor: &'a Tensor,
+    /// In this order; none: all.
+    list: Option<&'a [u32]>,
+    /// The stored row that the first of them becomes.
+    first: u64,
+    count: u64,
+    add: f32,
+}
+
+/// What [`bind`] found.
+pub struct Bound<'a> {
+    /// One item per tensor of the Spec, in its order.
+    pub items: Vec<Item<'a>>,
+    /// Foreign tensors that are left out, with the reason.
+    pub skipped: Vec<(String, &'static str)>,
+}
+
+/// Joins the plan with the tensors and chooses formats.
+///
+/// # Errors
+/// A foreign tensor is missing, has another shape, is used in part, or is neither used nor skipped; all of them are named.
+pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bound<'a>> {
+    let sources: HashMap<_, _> = plan.tensors.iter().map(|t| (t.key, &t.sources)).collect();
+    let mut used: HashMap<&str, Vec<bool>> = HashMap::new();
+    let mut items = Vec::new();
+    let mut missing = Vec::new();
+    for tensor in plan.spec.tensors() {
+        let (rows, cols) = match tensor.shape {
+            Shape::Vector(n) => (u64::from(n), 1),
+            Shape::Matrix { count, rows, cols } => {
+                (u64::from(count) * u64::from(rows), u64::from(cols))
+            }
+        };
+        let mut parts = Vec::new();
+        let mut first = 0;
+        for source in sources.get(&tensor.key).into_iter().copied().flatten() {
+            let Some(t) = tensors.get(&source.name) else {
+                missing.push(format!("{:?}", source.name));
+                continue;
+            };
+            let (t_rows, t_cols) = shape_as(t, tensor.shape)?;
+            // A row has at least one byte, so the marks below are bounded by the file.
+            if t_cols != cols || t_rows > t.len {
+                return Err(shape_error(t, rows, cols));
+            }
+            let list = match &source.rows {
+                Rows::All => None,
+                Rows::List(list) => Some(list.as_slice()),
+            };
+            let seen = used
+                .entry(&source.name)
+                .or_insert_with(|| vec![false; t_rows as usize]);
+            match list {
+                None => seen.fill(true),
+                Some(list) => {
+                    for &r in list {
+                        match seen.get_mut(r as usize) {
+                            Some(s) => *s = true,
+                            None => return Err(shape_error(t, rows, cols)),
+                        }
+                    }
+                }
+            }
+            let count = list.map_or(t_rows, |l| l.len() as u64);
+            parts.push(Part {
+                tensor: t,
+                list,
+                first,
+                count,
+                add: source.add,
+            });
+            first += count;
+        }
+        if first != rows && missing.is_empty() {
+            return Err(match &parts[..] {
+                [only] => shape_error(only.tensor, rows, cols),
+                _ => Error::invalid(format_args!(
+                    "{}: its sources have {first} rows in all, expected {rows}",
+                    tensor.key
+                )),
+            });
+        }
+        let format = choose(&parts, tensor.shape, quant);
+        items.push(Item {
+            tensor,
+            format,
+            verbatim: verbatim(&parts, format),
+            parts,
+        });
+    }
+    if !missing.is_empty() {
+        return Err(Error::invalid(format_args!(
+            "tensors are missing: {}",
+            list_of(missing)
+        )));
+    }
+    let mut skipped = Vec::new();
+    let mut unknown = Vec::new();
+    for t in tensors.iter() {
+        match used.get(t.name.as_str()) {
+            Some(rows) => {
+                if let Some(row) = rows.iter().position(|used| !used) {
+                    return Err(Error::invalid(format_args!(
+                        "tensor {:?}: row {row} of {} is not used by this model",
+                        t.shown,
+                        rows.len()
+                    )));
+                }
+            }
+            None => match plan.skipped.iter().find(|s| s.covers(&t.name)) {
+                Some(skip) => skipped.push((t.shown.clone(), skip.reason)),
+                None => unknown.push(format!("{:?}", t.shown)),
+            },
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(Error::invalid(format_args!(
+            "tensors that this model has no use for: {}",
+            list_of(unknown)
+        )));
+    }
+    Ok(Bound { items, skipped })
+}
+
+/// At most eight names, then how many more.
+fn list_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(8);
+    names.truncate(8);
+    let list = names.join(", ");
+    if more > 0 {
+        format!("{list} and {more} more")
+    } else {
+        list
+    }
+}
+
+/// Rows and columns of a foreign tensor as the stored shape wants them: a vector has one column; dimensions of 1 do not count; more
+/// than two are rows of a stack.
+fn shape_as(t: &Tensor, shape: Shape) -> Result<(u64, u64)> {
+    let wide = t.shape.iter().filter(|&&d| d != 1).count();
+    let (rows, cols) = t.matrix();
+    match shape {
+        Shape::Vector(_) if wide <= 1 => Ok((rows * cols, 1)),
+        Shape::Vector(n) => Err(shape_error(t, n.into(), 1)),
+        Shape::Matrix {
+            count: 1,
+            rows,
+            cols,
+        } if wide > 2 => Err(shape_error(t, rows.into(), cols.into())),
+        Shape::Matrix { .. } => Ok((rows, cols)),
+    }
+}
+
+fn shape_error(t: &Tensor, rows: u64, cols: u64) -> Error {
+    let expected = if cols == 1 {
+        format!("{rows} values")
+    } else {
+        format!("{rows} rows of {cols}")
+    };
+    Error::invalid(format_args!(
+        "tensor {:?} has shape {:?}, expected {expected}",
+        t.shown, t.shape
+    ))
+}
+
+/// The format of the stored tensor.
+fn choose(parts: &[Part], shape: Shape, quant: Quant) -> Format {
+    if let Shape::Vector(_) = shape {
+        return Format::F32;
+    }
+    let same = |p: &Part| match p.tensor.dtype {
+        Dtype::F16 => Format::F16,
+        Dtype::Bf16 => Format::Bf16,
+        Dtype::Q8_0 => Format::Q8,
+        Dtype::Q4_0 => Format::Q4,
+        Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
+    };
+    match quant {
+        Quant::To(format) => format,
+        Quant::Keep => {
+            let mut formats = parts.iter().map(same);
+            let first = formats.next().unwrap_or(Format::F32);
+            let unchanged = parts.iter().all(|p| p.add == 0.0);
+            if unchanged && formats.all(|f| f == first) {
+                first
+            } else {
+                Format::F32
+            }
+        }
+    }
+}
+
+/// Whether codes and scales can be taken over: all sources are blocks of that very format.
+fn verbatim(parts: &[Part], format: Format) -> bool {
+    parts.iter().all(|p| {
+        p.add == 0.0
+            && match p.tensor.dtype {
+                Dtype::Q8_0 => format == Format::Q8,
+                Dtype::Q4_0 => format == Format::Q4,
+                _ => false,
+            }
+    })
+}
+
+/// A run of panels of one matrix, or a whole vector.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    item: usize,
+    /// Which matrix of a stack.
+    matrix: u64,
+    /// First row within the matrix.
+    row: u64,
+    rows: u64,
+}
+
+/// Values per chunk: about a megabyte of f32, enough to hide the cost of a hand-over.
+const CHUNK_VALUES: u64 = 1 << 18;
+
+/// Every chunk of the file, in order.
+fn chunks<'a>(items: &'a [Item<'a>]) -> impl Iterator<Item = Chunk> + 'a {
+    items.iter().enumerate().flat_map(|(item, it)| {
+        let (count, rows, cols) = match it.tensor.shape {
+            Shape::Vector(n) => (1, u64::from(n), 0),
+            Shape::Matrix { count, rows, cols } => (u64::from(count), rows.into(), cols.into()),
+        };
+        let step = match it.tensor.shape {
+            Shape::Vector(_) => rows,
+            Shape::Matrix { .. } => (CHUNK_VALUES / std::cmp::max(cols, 1))
+                .next_multiple_of(PANEL_ROWS as u64)
+                .max(PANEL_ROWS as u64),
+        };
+        (0..count).flat_map(move |matrix| {
+            (0..rows.div_ceil(step)).map(move |i| Chunk {
+                item,
+                matrix,
+                row: i * step,
+                rows: step.min(rows - i * step),
+            })
+        })
+    })
+}
+
+/// Makes all bytes of all items and hands them to `write` in file order, with `true` behind the last chunk of a tensor.
+///
+/// # Errors
+/// I/O; Invalid for a value that is not finite or too large for its format, naming tensor and index; whatever `write` returns.
+pub fn run(
+    items: &[Item],
+    tensors: &Tensors,
+    threads: usize,
+    mut write: impl FnMut(&[u8], bool) -> Result<()>,
+) -> Result<()> {
+    let threads = threads.max(1);
+    std::thread::scope(|scope| {
+        let mut lanes = Vec::new();
+        for worker in 0..threads {
+            let (send, receive) = sync_channel::<Result<Vec<u8>>>(1);
+            lanes.push(receive);
+            let work = move || {
+                let mut scratch = Scratch::default();
+                for chunk in chunks(items).skip(worker).step_by(threads) {
+                    let made = scratch.make(&items[chunk.item], tensors, chunk);
+                    let failed = made.is_err();
+                    // The receiver leaves when another chunk has failed.
+                    if send.send(made).is_err() || failed {
+                        return;
+                    }
+                }
+            };
+            std::thread::Builder::new()
+                .name(format!("import-{worker}"))
+                .spawn_scoped(scope, work)
+                .map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))?;
+        }
+        let mut order = chunks(items).enumerate().peekable();
+        while let Some((i, chunk)) = order.next() {
+            let last = order.peek().is_none_or(|(_, next)| next.item != chunk.item);
+            let bytes = lanes[i % threads]
+                .recv()
+                .map_err(|_| Error::limit("an import thread ended early"))??;
+            write(&bytes, last)?;
+        }
+        Ok(())
+    })
+}
+
+/// Workspace of one worker.
+#[derive(Default)]
+struct Scratch {
+    /// Stored bytes of one read.
+    raw: Vec<u8>,
+    /// Rows of blocks in stored order.
+    blocks: Vec<u8>,
+    /// Values of one read.
+    read: Vec<f32>,
+    /// Values in stored order.
+    values: Vec<f32>,
+}
+
+impl Scratch {
+    fn make(&mut self, item: &Item, tensors: &Tensors, chunk: Chunk) -> Result<Vec<u8>> {
+        let Shape::Matrix { rows, cols, .. } = item.tensor.shape else {
+            self.gather(item, tensors, 0, chunk.rows)?;
+            check_values(item, 0, 1, &self.values, f32::MAX)?;
+            return Ok(self.values.iter().flat_map(|v| v.to_le_bytes()).collect());
+        };
+        let (first, cols) = (chunk.matrix * u64::from(rows) + chunk.row, cols as usize);
+        let too_large = || Error::limit(format_args!("{}: a panel is too large", item.tensor.key));
+        let panel_bytes = item.format.panel_bytes(cols).ok_or_else(too_large)?;
+        let panels = (chunk.rows as usize).div_ceil(PANEL_ROWS);
+        let total = panel_bytes.checked_mul(panels).ok_or_else(too_large)?;
+        let mut out = super::source::zeroed(total, "panels")?;
+        if item.verbatim {
+            let row_bytes = self.gather_blocks(item, tensors, first, chunk.rows)?;
+            let all: Vec<&[u8]> = self.blocks.chunks_exact(row_bytes).collect();
+            for (panel, rows) in out
+                .chunks_exact_mut(panel_bytes)
+                .zip(all.chunks(PANEL_ROWS))
+            {
+                item.format.pack_panel_gguf(rows, cols, panel);
+            }
+        } else {
+            self.gather(item, tensors, first, chunk.rows)?;
+            check_values(item, first, cols, &self.values, largest(item.format))?;
+            let panels = out.chunks_exact_mut(panel_bytes);
+            for (panel, rows) in panels.zip(self.values.chunks(PANEL_ROWS * cols)) {
+                item.format.pack_panel(rows, rows.len() / cols, cols, panel);
+            }
+        }
+        // Only blocks taken over verbatim can still be wrong: their scales were not looked at.
+        if item.verbatim {
+            for (p, panel) in out.chunks_exact(panel_bytes).enumerate() {
+                let before = p * PANEL_ROWS;
+                let n = PANEL_ROWS.min(chunk.rows as usize - before);
+                if let Err(bad) = item.format.check_panel(panel, n, cols) {
+                    let (t, row) = foreign_row(item, first + (before + bad.row) as u64);
+                    return Err(Error::invalid(format_args!(
+                        "tensor {:?}: {} in row {row} at column {}",
+                        t.shown, bad.what, bad.col
+                    )));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Stored rows `first..first + count` as f32 into `values`.
+    fn gather(&mut self, item: &Item, tensors: &Tensors, first: u64, count: u64) -> Result<()> {
+        self.values.clear();
+        let (raw, read, values) = (&mut self.raw, &mut self.read, &mut self.values);
+        for run in runs(item, first, count) {
+            let (part, t) = (run.part, run.part.tensor);
+            let at = values.len();
+            match run.rows {
+                // A vector of the shape [1, n] is one row to its file.
+                Picked::Span(..) if t.matrix().0 == 1 => tensors.read_f32(t, 0, 1, raw, values)?,
+                Picked::Span(from, n) => tensors.read_f32(t, from, n, raw, values)?,
+                Picked::List(list, low, high) => {
+                    let cols = t.matrix().1 as usize;
+                    read.clear();
+                    tensors.read_f32(t, low, high - low + 1, raw, read)?;
+                    for &r in list {
+                        let row = (u64::from(r) - low) as usize * cols;
+                        values.extend_from_slice(&read[row..row + cols]);
+                    }
+                }
+            }
+            if part.add != 0.0 {
+                values[at..].iter_mut().for_each(|v| *v += part.add);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stored rows as blocks into `blocks`; returns the bytes of a row.
+    fn gather_blocks(
+        &mut self,
+        item: &Item,
+        tensors: &Tensors,
+        first: u64,
+        count: u64,
+    ) -> Result<usize> {
+        self.blocks.clear();
+        let mut row_bytes = 0;
+        for run in runs(item, first, count) {
+            let t = run.part.tensor;
+            match run.rows {
+                Picked::Span(from, n) => {
+                    tensors.read_raw(t, from, n, &mut self.raw)?;
+                    row_bytes = self.raw.len() / n as usize;
+                    self.blocks.extend_from_slice(&self.raw);
+                }
+                Picked::List(list, low, high) => {
+                    let n = high - low + 1;
+                    tensors.read_raw(t, low, n, &mut self.raw)?;
+                    row_bytes = self.raw.len() / n as usize;
+                    for &r in list {
+                        let at = (u64::from(r) - low) as usize * row_bytes;
+                        self.blocks.extend_from_slice(&self.raw[at..at + row_bytes]);
+                    }
+                }
+            }
+        }
+        Ok(row_bytes)
+    }
+}
+
+/// Rows that are read in one go.
+struct Run<'a> {
+    part: &'a Part<'a>,
+    rows: Picked<'a>,
+}
+
+enum Picked<'a> {
+    /// First row and number of rows.
+    Span(u64, u64),
+    /// These rows, all between the two.
+    List(&'a [u32], u64, u64),
+}
+
+/// The reads that make stored rows `first..first + count`. Listed rows are read as one span where that span is not much larger than
+/// the list: permutations stay within a head.
+fn runs<'a>(item: &'a Item<'a>, first: u64, count: u64) -> impl Iterator<Item = Run<'a>> {
+    let last = first + count;
+    item.parts.iter().flat_map(move |part| {
+        let from = first.max(part.first);
+        let to = last.min(part.first + part.count);
+        let mut out = Vec::new();
+        if from < to {
+            let (a, b) = (from - part.first, to - part.first);
+            match part.list {
+                None => out.push(Run {
+                    part,
+                    rows: Picked::Span(a, b - a),
+                }),
+                Some(list) => {
+                    let list = &list[a as usize..b as usize];
+                    let bounds = |l: &[u32]| {
+                        let low = l.iter().min().copied().unwrap_or(0);
+                        (
+                            u64::from(low),
+                            u64::from(l.iter().max().copied().unwrap_or(low)),
+                        )
+                    };
+                    // Pieces of a panel at least, so that a span is never much more than what is needed.
+                    for piece in list.chunks(PANEL_ROWS) {
+                        let (low, high) = bounds(piece);
+                        if high - low < 4 * piece.len() as u64 {
+                            out.push(Run {
+                                part,
+                                rows: Picked::List(piece, low, high),
+                            });
+                        } else {
+                            out.extend(piece.iter().map(|&r| Run {
+                                part,
+                                rows: Picked::Span(r.into(), 1),
+                            }));
+                        }
+                    }
+                }
+            }
+        }
+        out
+    })
+}
+
+/// The foreign tensor and row that a stored row comes from.
+fn foreign_row<'a>(item: &Item<'a>, row: u64) -> (&'a Tensor, u64) {
+    let part = item
+        .parts
+        .iter()
+        .find(|p| (p.first..p.first + p.count).contains(&row))
+        .unwrap_or(&item.parts[0]);
+    let local = row.saturating_sub(part.first);
+    let foreign = part
+        .list
+        .and_then(|l| l.get(local as usize))
+        .map_or(local, |&r| r.into());
+    (part.tensor, foreign)
+}
+
+/// The largest magnitude that a format can hold without becoming infinite or being cut off.
+fn largest(format: Format) -> f32 {
+    match format {
+        Format::F32 => f32::MAX,
+        // Larger values round to infinity.
+        Format::F16 => 65519.996,
+        Format::Bf16 => f32::from_bits(0x7f7f_7fff),
+        Format::Q8 => 65504.0 * 127.0,
+        Format::Q4 => 65504.0 * 8.0,
+    }
+}
+
+/// Checks that values are finite and fit, `cols` to a stored row from row `first`.
+fn check_values(item: &Item, first: u64, cols: usize, values: &[f32], most: f32) -> Result<()> {
+    // NaN fails every comparison.
+    if values.iter().all(|v| v.abs() <= most) {
+        return Ok(());
+    }
+    let at = values
+        .iter()
+        .position(|v| !matches!(v.abs().partial_cmp(&most), Some(o) if o.is_le()))
+        .unwrap_or(0);
+    let (t, row) = foreign_row(item, first + (at / cols) as u64);
+    let (row, col) = if t.matrix().0 == 1 && cols == 1 {
+        (0, at as u64)
+    } else {
+        (row, (at % cols) as u64)
+    };
+    let expected = if values[at].is_finite() {
+        format!("at most {most} for {}", item.format.name())
+    } else {
+        "a finite number".to_owned()
+    };
+    Err(Error::invalid(format_args!(
+        "tensor {:?}: value {} (row {row}, column {col}) is {}, expected {expected}",
+        t.shown,
+        row * t.matrix().1 + col,
+        values[at]
+    )))
+}
