@@ -10,8 +10,10 @@
 
 pub mod bench;
 pub mod import;
+pub mod inspect;
 pub mod output;
 pub mod signals;
+pub mod verify;
 
 use crate::error::{Error, Result};
 use clap::error::ErrorKind as ClapKind;
@@ -48,6 +50,10 @@ pub enum Command {
     Bench(bench::Args),
     /// Turn a foreign model into a weight file
     Import(import::Args),
+    /// Show what a weight file is
+    Inspect(inspect::Args),
+    /// Check every byte of a weight file
+    Verify(verify::Args),
 }
 
 impl Command {
@@ -55,6 +61,8 @@ impl Command {
         match self {
             Command::Bench(args) => bench::run(args),
             Command::Import(args) => import::run(args),
+            Command::Inspect(args) => inspect::run(args),
+            Command::Verify(args) => verify::run(args),
         }
     }
 }
