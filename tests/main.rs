@@ -3,6 +3,8 @@
 mod common;
 mod format;
 mod forward;
+mod golden;
 mod isas;
 mod layering;
+mod materialise;
 mod rust_source;

@@ -1,0 +1,280 @@
+//! Families against values from an independent implementation: tests/golden/README.md says where they come from.
+//!
+//! Each golden is made into a Hugging Face folder, imported by the real importer in full precision, and compared with f32 keys and
+//! values: every recorded logit within the golden's tolerance (20 x the measured difference of f32 and f64), the five best ids at every recorded
+//! position, all greedy ids; from the configuration in both styles.
+
+use crate::materialise::materialise;
+use quern::bytes::AlignedBytes;
+use quern::convert::import::{Options, import_to};
+use quern::convert::quantize::Quant;
+use quern::file::ModelFile;
+use quern::model::{Engine, Model, Step, Wanted};
+use quern::par::Team;
+use quern_kernels::KvType;
+use serde_json::Value;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Imports a folder into memory and opens the result.
+pub fn import_folder(folder: &Path, quant: Quant) -> quern::error::Result<Arc<ModelFile>> {
+    let options = Options {
+        tokenizer: None,
+        quant,
+        threads: 2,
+        hashes: None,
+    };
+    let bytes = import_to(folder, Cursor::new(Vec::new()), &options)?.into_inner();
+    Ok(Arc::new(ModelFile::from_bytes(Arc::new(
+        AlignedBytes::copy_of(&bytes)?,
+    ))?))
+}
+
+/// An engine on the best kernels.
+pub fn engine(file: Arc<ModelFile>, threads: usize) -> Engine {
+    let model = Arc::new(Model::bind(file).unwrap());
+    Engine::new(model, quern_kernels::best(), Team::new(threads).unwrap())
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_u64().unwrap() as u32)
+        .collect()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap())
+        .collect()
+}
+
+/// Logits of every position of `input`, then the `count` ids that follow greedily.
+pub fn logits_and_greedy(
+    engine: &mut Engine,
+    input: &[u32],
+    count: usize,
+) -> (Vec<Vec<f32>>, Vec<u32>) {
+    let mut seq = engine.model().new_sequence(KvType::F32);
+    seq.set_prompt_len(input.len());
+    let all = engine
+        .forward(&mut [Step {
+            seq: &mut seq,
+            tokens: input,
+            wanted: Wanted::All,
+        }])
+        .unwrap();
+    let rows: Vec<Vec<f32>> = (0..all.rows()).map(|i| all.row(i).to_vec()).collect();
+    let kernels = quern_kernels::best();
+    let mut greedy = vec![kernels.argmax(rows.last().unwrap()) as u32];
+    while greedy.len() < count {
+        let next = [*greedy.last().unwrap()];
+        let step = Step {
+            seq: &mut seq,
+            tokens: &next,
+            wanted: Wanted::Last,
+        };
+        greedy.push(kernels.argmax(engine.forward(&mut [step]).unwrap().row(0)) as u32);
+    }
+    (rows, greedy)
+}
+
+/// The `n` best ids, best first.
+fn best_ids(logits: &[f32], n: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+    order.truncate(n);
+    order
+}
+
+/// Compares a causal golden; returns what differs.
+pub fn check_causal(engine: &mut Engine, golden: &Value) -> Result<(), String> {
+    let atol = golden["suggested_atol"].as_f64().unwrap();
+    for sequence in golden["sequences"].as_array().unwrap() {
+        let name = &sequence["name"];
+        let input = ids(&sequence["input_ids"]);
+        let expected_greedy = ids(&sequence["greedy"]);
+        let (rows, greedy) = logits_and_greedy(engine, &input, expected_greedy.len());
+        let last = rows.last().unwrap();
+        let worst = numbers(&sequence["last_logits"])
+            .iter()
+            .zip(last)
+            .map(|(e, g)| (e - f64::from(*g)).abs())
+            .fold(0.0, f64::max);
+        if worst.is_nan() || worst > atol {
+            return Err(format!(
+                "{name}: last logits differ by {worst:.2e}, tolerance {atol:.2e}"
+            ));
+        }
+        for (i, top) in sequence["top5"].as_array().unwrap().iter().enumerate() {
+            let position = top.get("pos").map_or(i, |p| p.as_u64().unwrap() as usize);
+            let expected = ids(&top["ids"]);
+            let found = best_ids(&rows[position], expected.len());
+            if found != expected {
+                return Err(format!(
+                    "{name}: best ids at position {position} are {found:?}, expected {expected:?}"
+                ));
+            }
+            for (id, value) in expected.iter().zip(numbers(&top["vals"])) {
+                let got = f64::from(rows[position][*id as usize]);
+                if (got - value).abs() > atol {
+                    return Err(format!(
+                        "{name}: logit of {id} at position {position} is {got}, expected {value}"
+                    ));
+                }
+            }
+        }
+        if greedy != expected_greedy {
+            return Err(format!(
+                "{name}: greedy ids are {greedy:?}, expected {expected_greedy:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The model types that the importer knows.
+fn known(config: &Path) -> Option<String> {
+    let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
+    let model_type = config["model_type"].as_str().unwrap().to_owned();
+    let families = quern_models::FAMILIES.iter().flat_map(|f| f.model_types);
+    families
+        .into_iter()
+        .any(|t| *t == model_type)
+        .then_some(model_type)
+}
+
+fn check_folder(folder: &Path, golden: &Value) -> Result<(), String> {
+    let file = import_folder(folder, Quant::Keep).map_err(|e| format!("import: {e}"))?;
+    match golden["kind"].as_str().unwrap() {
+        "causal" => check_causal(&mut engine(file, 2), golden),
+        kind => Err(format!("no comparison for {kind} goldens")),
+    }
+}
+
+fn read_golden(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap()
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path());
+    let mut found: Vec<PathBuf> = entries.filter(|p| p.join("golden.json").exists()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_known_family_gives_the_golden_values_in_both_configuration_styles() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut compared, mut unknown, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    for folder in subfolders(&goldens()) {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if known(&folder.join("config.json")).is_none() {
+            unknown.push(name);
+            continue;
+        }
+        let golden = read_golden(&folder);
+        for legacy in [false, true] {
+            let out = scratch.path().join(format!("{name}-{legacy}"));
+            if materialise(&folder, &out, legacy) {
+                if let Err(e) = check_folder(&out, &golden) {
+                    wrong.push(format!(
+                        "{name}{}: {e}",
+                        if legacy { " (older style)" } else { "" }
+                    ));
+                }
+            }
+        }
+        compared.push(name);
+    }
+    println!(
+        "{} goldens compared; {} of families that are not known yet: {}",
+        compared.len(),
+        unknown.len(),
+        unknown.join(" ")
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    for must in [
+        "llama_mha",
+        "llama_gqa_tied",
+        "llama_mqa_bias_hd",
+        "llama_rope_dynamic",
+        "llama_rope_yarn",
+        "mistral_swa",
+    ] {
+        assert!(
+            compared.iter().any(|name| name == must),
+            "{must} was not compared"
+        );
+    }
+}
+
+/// The larger goldens with real tokenizers, where the shared folder is there.
+#[test]
+fn the_large_goldens_agree_too() {
+    let shared = std::env::var_os("QUERN_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        PathBuf::from,
+    );
+    let folder = shared.join("golden");
+    if !folder.exists() {
+        println!("skipped: {folder:?} does not exist (set QUERN_SHARED)");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for from in subfolders(&folder) {
+        if known(&from.join("config.json")).is_none() {
+            continue;
+        }
+        let golden = read_golden(&from);
+        let name = from.file_name().unwrap().to_string_lossy().into_owned();
+        for config in ["config.json", "config_legacy.json"] {
+            if !from.join(config).exists() {
+                continue;
+            }
+            let out = scratch.path().join(&name).join(config);
+            std::fs::create_dir_all(&out).unwrap();
+            for entry in std::fs::read_dir(&from).unwrap() {
+                let entry = entry.unwrap();
+                let file = entry.file_name().to_string_lossy().into_owned();
+                if entry.path().is_file()
+                    && !["config.json", "config_legacy.json", "golden.json"]
+                        .contains(&file.as_str())
+                {
+                    std::fs::copy(entry.path(), out.join(file)).unwrap();
+                }
+            }
+            std::fs::copy(from.join(config), out.join("config.json")).unwrap();
+            compared += 1;
+            if let Err(e) = check_folder(&out, &golden) {
+                wrong.push(format!("{name} ({config}): {e}"));
+            }
+        }
+    }
+    println!("{compared} large goldens compared");
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(compared > 0);
+}
