@@ -19,3 +19,4 @@ pub mod ops;
 pub mod par;
 pub mod sample;
 pub mod tensor;
+pub mod tokenizer;

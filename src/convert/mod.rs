@@ -14,3 +14,4 @@ pub mod quantize;
 pub mod safetensors;
 pub mod source;
 pub mod vocabulary;
+pub mod tokenizer;

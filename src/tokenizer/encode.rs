@@ -1,0 +1,554 @@
+//! From text to ids: added tokens, normalisation, words, model, template.
+
+use std::borrow::Cow;
+
+use super::added::{self, Part};
+use super::build::{INNER, LAST};
+use super::charsmap::Charsmap;
+use super::definition::{ModelOptions, Normalizer, TemplateItem, TokenKind};
+use super::normalize::{self, Tables};
+use super::prepared::{View, flags_of_kind};
+use super::split::{self, Words};
+use super::trie::{NONE, Trie};
+use super::unicode::char_to_byte;
+use super::{EncodeOptions, Tokenizer, bpe, unigram, wordpiece};
+use crate::error::{Error, Result};
+
+/// Texts from this length on get a cache of words.
+const CACHE_FROM: usize = 256;
+/// Slots of the cache, a power of two.
+const CACHE_SLOTS: usize = 4096;
+
+/// The ids of `text`.
+pub fn encode(t: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
+    if u32::try_from(text.len()).is_err() {
+        return Err(Error::limit(format_args!(
+            "a text of {} bytes is longer than 4 GiB",
+            text.len()
+        )));
+    }
+    let view = t.prepared.view();
+    let cache = if text.len() >= CACHE_FROM {
+        vec![Entry::default(); CACHE_SLOTS]
+    } else {
+        Vec::new()
+    };
+    let mut e = Encoder {
+        t,
+        view,
+        parse_special: options.parse_special,
+        symbols: Vec::new(),
+        bpe: bpe::Scratch::default(),
+        unigram: unigram::Scratch::default(),
+        bytes: bytes_as_symbols(t, &view),
+        cache,
+        unknown_before: false,
+        word: Vec::new(),
+        out: Vec::new(),
+    };
+    if !options.add_special || t.pipeline.template.is_empty() {
+        e.text(text)?;
+        return Ok(e.out);
+    }
+    for item in &t.pipeline.template {
+        match item {
+            TemplateItem::Id(id) => e.out.push(*id),
+            TemplateItem::Text => e.text(text)?,
+        }
+    }
+    Ok(e.out)
+}
+
+/// The symbols of the 256 bytes, for a byte-level model without prefix and suffix.
+fn bytes_as_symbols(t: &Tokenizer, view: &View) -> Option<Box<[u32; 256]>> {
+    match &t.pipeline.model {
+        ModelOptions::Bpe {
+            byte_level: true,
+            prefix,
+            suffix,
+            ..
+        } if prefix.is_empty() && suffix.is_empty() => {
+            let mut out = Box::new([NONE; 256]);
+            for b in 0..256 {
+                out[b] = view.initial(b as u32).unwrap_or(NONE);
+            }
+            Some(out)
+        }
+        _ => None,
+    }
+}
+
+/// Control tokens only come from plain text when special tokens are parsed.
+#[derive(Clone, Copy)]
+struct Allow<'a> {
+    view: View<'a>,
+    all: bool,
+}
+
+impl bpe::Allowed for Allow<'_> {
+    #[inline]
+    fn allows(&self, id: u32) -> bool {
+        self.all || self.view.flags(id) & 0x0f != flags_of_kind(TokenKind::Control)
+    }
+}
+
+struct Encoder<'a> {
+    t: &'a Tokenizer,
+    view: View<'a>,
+    parse_special: bool,
+    symbols: Vec<bpe::Symbol>,
+    bpe: bpe::Scratch,
+    unigram: unigram::Scratch,
+    bytes: Option<Box<[u32; 256]>>,
+    cache: Vec<Entry>,
+    unknown_before: bool,
+    word: Vec<u8>,
+    out: Vec<u32>,
+}
+
+/// A word that was encoded before: its bytes and its ids.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    len: u8,
+    n: u8,
+    key: [u8; 22],
+    ids: [u32; 8],
+}
+
+impl<'a> Encoder<'a> {
+    fn text(&mut self, text: &str) -> Result<()> {
+        let t = self.t;
+        let mut parts = Vec::new();
+        let (raw, first) = (self.view.raw, &t.raw_first);
+        added::partition(&self.view, raw, first, text, self.parse_special, &mut parts);
+        let sentencepiece = matches!(
+            t.pipeline.normalizers.first(),
+            Some(Normalizer::SentencePiece { .. })
+        );
+        let empty = Trie::new(&[], &[], &[]).expect("the empty trie fits together");
+        let tables = Tables {
+            charsmap: match self.view.charsmap {
+                [] => None,
+                bytes => Some(Charsmap::new(bytes)?),
+            },
+            user_defined: if sentencepiece { self.view.norm } else { empty },
+        };
+        // SentencePiece's Unigram knows user-defined pieces itself.
+        let norm = match t.pipeline.model {
+            ModelOptions::Unigram {
+                sentencepiece: true,
+                ..
+            } => empty,
+            _ => self.view.norm,
+        };
+        let mut inner = Vec::new();
+        for part in parts {
+            let (lo, hi) = match part {
+                Part::Token(id) => {
+                    self.out.push(id);
+                    continue;
+                }
+                Part::Text(lo, hi) => (lo, hi),
+            };
+            let mut at_start = lo == 0;
+            let normal = Cow::Borrowed(&text[lo..hi]);
+            let normal = normalize::normalize(&t.normalizers, tables, normal, &mut at_start)?;
+            inner.clear();
+            let first = &t.norm_first;
+            added::partition(
+                &self.view,
+                norm,
+                first,
+                &normal,
+                self.parse_special,
+                &mut inner,
+            );
+            for part in &inner {
+                match *part {
+                    Part::Token(id) => self.out.push(id),
+                    Part::Text(lo, hi) => self.words(&normal[lo..hi], at_start && lo == 0)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn words(&mut self, text: &str, at_start: bool) -> Result<()> {
+        let t = self.t;
+        let mut words = Words::new(Cow::Borrowed(text), at_start);
+        for step in &t.pre_tokenizers {
+            split::apply(step, &mut words)?;
+        }
+        let Words {
+            text,
+            ranges,
+            alphabet,
+            ..
+        } = words;
+        // Without a byte-level step a normaliser has written the alphabet.
+        let alphabet = alphabet
+            || t.pipeline
+                .normalizers
+                .iter()
+                .any(|n| matches!(n, Normalizer::ByteLevel));
+        for (lo, hi) in ranges {
+            let word = &text[lo..hi];
+            match &t.pipeline.model {
+                _ if word.is_empty() => {}
+                ModelOptions::Bpe {
+                    byte_level: true, ..
+                } if alphabet => {
+                    let mut buffer = std::mem::take(&mut self.word);
+                    buffer.clear();
+                    buffer.extend(word.chars().filter_map(char_to_byte));
+                    self.byte_word(&buffer);
+                    self.word = buffer;
+                }
+                ModelOptions::Bpe {
+                    byte_level: true, ..
+                } => self.byte_word(word.as_bytes()),
+                ModelOptions::Bpe { .. } => self.char_word(word),
+                ModelOptions::Unigram { .. } => self.unigram_word(word)?,
+                ModelOptions::WordPiece {
+                    unk,
+                    prefix,
+                    max_chars,
+                } => {
+                    let allow = self.allow();
+                    let rest = self.view.trie.walk(0, prefix.as_bytes());
+                    wordpiece::encode(
+                        &self.view,
+                        word,
+                        Some(0),
+                        rest,
+                        *unk,
+                        *max_chars,
+                        |id| bpe::Allowed::allows(&allow, id),
+                        &mut self.out,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn allow(&self) -> Allow<'a> {
+        Allow {
+            view: self.view,
+            all: self.parse_special,
+        }
+    }
+
+    /// Appends the ids of a word that was seen before.
+    fn cached(&mut self, word: &[u8]) -> bool {
+        if self.cache.is_empty() || word.len() > 22 {
+            return false;
+        }
+        let e = &self.cache[slot_of(word)];
+        if e.len as usize == word.len() && e.key[..word.len()] == *word {
+            self.out.extend_from_slice(&e.ids[..e.n as usize]);
+            return true;
+        }
+        false
+    }
+
+    /// Remembers that `word` became the ids from `from` on.
+    fn remember(&mut self, word: &[u8], from: usize) {
+        let ids = &self.out[from..];
+        if self.cache.is_empty() || word.len() > 22 || ids.len() > 8 {
+            return;
+        }
+        let e = &mut self.cache[slot_of(word)];
+        e.len = word.len() as u8;
+        e.n = ids.len() as u8;
+        e.key[..word.len()].copy_from_slice(word);
+        e.ids[..ids.len()].copy_from_slice(ids);
+    }
+
+    /// A word of a byte-level model.
+    fn byte_word(&mut self, word: &[u8]) {
+        let ModelOptions::Bpe {
+            ignore_merges,
+            fuse_unk,
+            unk,
+            ..
+        } = &self.t.pipeline.model
+        else {
+            return;
+        };
+        if self.cached(word) {
+            return;
+        }
+        let from = self.out.len();
+        let allow = self.allow();
+        if *ignore_merges
+            && let Some(id) = self.view.word(word)
+            && bpe::Allowed::allows(&allow, id)
+        {
+            self.out.push(id);
+            self.remember(word, from);
+            return;
+        }
+        self.symbols.clear();
+        let mut unknown = false;
+        for (i, &b) in word.iter().enumerate() {
+            let id = match &self.bytes {
+                Some(table) => table[b as usize],
+                None => {
+                    let inner = if i > 0 { INNER } else { 0 };
+                    let last = if i + 1 == word.len() { LAST } else { 0 };
+                    self.initial(b as u32, inner, last)
+                }
+            };
+            let start = i as u32;
+            if id != NONE {
+                self.symbols.push(bpe::Symbol { id, start });
+                unknown = false;
+            } else if let Some(unk) = *unk {
+                if !(unknown && *fuse_unk) {
+                    self.symbols.push(bpe::Symbol { id: unk, start });
+                }
+                unknown = true;
+            }
+        }
+        bpe::merge(&self.view, &mut self.symbols, allow, &mut self.bpe);
+        self.out.extend(self.symbols.iter().map(|s| s.id));
+        self.remember(word, from);
+    }
+
+    /// The symbol of a character at its place in the word; [`NONE`] if there is none.
+    fn initial(&self, c: u32, inner: u32, last: u32) -> u32 {
+        let ModelOptions::Bpe { prefix, suffix, .. } = &self.t.pipeline.model else {
+            return NONE;
+        };
+        let inner = if prefix.is_empty() { 0 } else { inner };
+        let last = if suffix.is_empty() { 0 } else { last };
+        self.view.initial(c | inner | last).unwrap_or(NONE)
+    }
+
+    /// A word (or a whole text) of a character-level model.
+    fn char_word(&mut self, word: &str) {
+        let ModelOptions::Bpe {
+            ignore_merges,
+            byte_fallback,
+            fuse_unk,
+            unk,
+            late_unk,
+            ..
+        } = &self.t.pipeline.model
+        else {
+            return;
+        };
+        if *ignore_merges
+            && let Some(id) = self.view.word(word.as_bytes())
+            && bpe::Allowed::allows(&self.allow(), id)
+        {
+            self.out.push(id);
+            return;
+        }
+        self.symbols.clear();
+        self.unknown_before = false;
+        // An unknown token that is not written yet: `tokenizers` writes it at the next known character.
+        let mut unknown: Option<bpe::Symbol> = None;
+        for (i, c) in word.char_indices() {
+            let inner = if i > 0 { INNER } else { 0 };
+            let last = if i + c.len_utf8() == word.len() {
+                LAST
+            } else {
+                0
+            };
+            let id = self.initial(c as u32, inner, last);
+            let start = i as u32;
+            if id != NONE || *late_unk {
+                if let Some(u) = unknown.take() {
+                    self.symbol(word, u);
+                }
+                self.symbol(word, bpe::Symbol { id, start });
+                continue;
+            }
+            if *byte_fallback {
+                let bytes = &word.as_bytes()[i..i + c.len_utf8()];
+                if let Some(ids) = self.t.bytes_of(bytes) {
+                    for &id in &ids[..bytes.len()] {
+                        self.symbol(word, bpe::Symbol { id, start });
+                    }
+                    continue;
+                }
+            }
+            if let Some(id) = *unk {
+                match unknown {
+                    Some(_) if *fuse_unk => {}
+                    Some(u) => {
+                        self.symbol(word, u);
+                        unknown = Some(bpe::Symbol { id, start });
+                    }
+                    None => unknown = Some(bpe::Symbol { id, start }),
+                }
+            }
+        }
+        if let Some(u) = unknown {
+            self.symbol(word, u);
+        }
+        self.segment(word, word.len());
+    }
+
+    /// Appends a symbol; where no merge can join it with the one before, what came before is encoded first.
+    fn symbol(&mut self, word: &str, s: bpe::Symbol) {
+        if let Some(last) = self.symbols.last()
+            && self.view.has_joins()
+            && !self.view.joins(last.id, s.id)
+        {
+            self.segment(word, s.start as usize);
+        }
+        self.symbols.push(s);
+    }
+
+    /// Encodes the collected symbols, which end at `end` of the word.
+    fn segment(&mut self, word: &str, end: usize) {
+        let Some(first) = self.symbols.first() else {
+            return;
+        };
+        let start = first.start as usize;
+        let bytes = word.as_bytes().get(start..end).unwrap_or(&[]);
+        // Fallback bytes and unknown tokens are segments of one symbol wherever segments are cut.
+        let cacheable = self.symbols.len() > 1 && self.view.has_joins();
+        if cacheable && self.cached(bytes) {
+            self.symbols.clear();
+            self.unknown_before = false;
+            return;
+        }
+        let allow = self.allow();
+        let from = self.out.len();
+        bpe::merge(&self.view, &mut self.symbols, allow, &mut self.bpe);
+        let symbols = std::mem::take(&mut self.symbols);
+        let mut known = true;
+        for (i, s) in symbols.iter().enumerate() {
+            if (s.id as usize) < self.view.n_tokens() {
+                self.known(s.id);
+                continue;
+            }
+            let to = symbols.get(i + 1).map_or(end, |n| n.start as usize);
+            self.late_unknown(word.as_bytes().get(s.start as usize..to).unwrap_or(&[]));
+            known = false;
+        }
+        self.symbols = symbols;
+        self.symbols.clear();
+        if cacheable && known {
+            self.remember(bytes, from);
+        }
+    }
+
+    /// Appends a token; an unused piece is taken apart into what it was merged from.
+    fn known(&mut self, id: u32) {
+        self.unknown_before = false;
+        if self.view.kind(id) != TokenKind::Unused {
+            self.out.push(id);
+            return;
+        }
+        let mut stack = vec![id];
+        // A tree of merges has fewer leaves than the longest text has characters; damaged tables may hold cycles.
+        let mut steps = 1 << 16;
+        while let Some(id) = stack.pop() {
+            steps -= 1;
+            match self.view.unused(id) {
+                Some((l, r)) if self.view.kind(id) == TokenKind::Unused && steps > 0 => {
+                    stack.push(r);
+                    stack.push(l);
+                }
+                _ => self.out.push(id),
+            }
+            if steps == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A character that is no token (SentencePiece rules): its bytes, or one unknown token for a run.
+    fn late_unknown(&mut self, bytes: &[u8]) {
+        let ModelOptions::Bpe {
+            byte_fallback, unk, ..
+        } = &self.t.pipeline.model
+        else {
+            return;
+        };
+        if *byte_fallback {
+            let ids = bytes.iter().map(|&b| self.t.byte_tokens[b as usize]);
+            if ids.clone().all(|id| id != NONE) {
+                self.out.extend(ids);
+                self.unknown_before = true;
+                return;
+            }
+        }
+        if let Some(unk) = *unk
+            && !self.unknown_before
+        {
+            self.out.push(unk);
+        }
+        self.unknown_before = true;
+    }
+
+    fn unigram_word(&mut self, word: &str) -> Result<()> {
+        let ModelOptions::Unigram {
+            unk,
+            byte_fallback,
+            unk_score,
+            sentencepiece,
+            max_score,
+        } = self.t.pipeline.model
+        else {
+            return Ok(());
+        };
+        let options = unigram::Options {
+            unk,
+            unk_score,
+            sentencepiece,
+            max_score,
+        };
+        let (t, view, all) = (self.t, self.view, self.parse_special);
+        // Plain text never becomes a control token, not even one that the model lists as a piece.
+        let allowed =
+            |id: u32| all || !matches!(view.kind(id), TokenKind::Control | TokenKind::Unknown);
+        let out = &mut self.out;
+        let mut missing = false;
+        unigram::encode(
+            &view,
+            word,
+            &options,
+            allowed,
+            &mut self.unigram,
+            |lo, hi, id| {
+                if id != NONE {
+                    out.push(id);
+                    return;
+                }
+                let run = &word.as_bytes()[lo..hi];
+                let whole = view.trie.get(run);
+                if !sentencepiece && whole != NONE && allowed(whole) {
+                    out.push(whole);
+                    return;
+                }
+                if byte_fallback {
+                    let ids = run.iter().map(|&b| t.byte_tokens[b as usize]);
+                    if ids.clone().all(|id| id != NONE) {
+                        out.extend(ids);
+                        return;
+                    }
+                }
+                match unk {
+                    Some(unk) => out.push(unk),
+                    None => missing = true,
+                }
+            },
+        );
+        if missing {
+            return Err(Error::invalid(
+                "the text holds a character that is not in the vocabulary, and the tokenizer has no unknown token",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn slot_of(word: &[u8]) -> usize {
+    super::prepared::hash_bytes(word) as usize & (CACHE_SLOTS - 1)
+}
