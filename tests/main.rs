@@ -1,5 +1,6 @@
 //! The one integration-test binary: each module tests one promise of the program from outside.
 
+mod cli;
 mod common;
 mod format;
 mod forward;
@@ -8,3 +9,4 @@ mod isas;
 mod layering;
 mod materialise;
 mod rust_source;
+mod streaming;

@@ -1,7 +1,10 @@
 //! `quern bench`: this machine's limits, and a model measured against them.
 
+use super::load::ModelArgs;
+use super::memory::mib;
 use super::output;
 use crate::bench::bandwidth::Buffer;
+use crate::bench::model::{Workload, measure};
 use crate::error::Result;
 use serde_json::json;
 
@@ -18,6 +21,8 @@ pub struct Args {
 pub enum What {
     /// Read bandwidth of the memory with 1 to N threads
     Bw(BwArgs),
+    /// Speed of a model: prefill and decode, and decode as a share of the read bandwidth
+    Model(Box<BenchModelArgs>),
 }
 
 /// Arguments of `quern bench bw`.
@@ -34,13 +39,46 @@ pub struct BwArgs {
     pub json: bool,
 }
 
+/// Arguments of `quern bench model`.
+#[derive(Debug, clap::Args)]
+pub struct BenchModelArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    /// Tokens of the prompt
+    #[arg(
+        short = 'p',
+        long,
+        visible_alias = "n-prompt",
+        value_name = "N",
+        default_value_t = 512
+    )]
+    pub prompt: u32,
+    /// Tokens decoded one by one
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-gen",
+        value_name = "N",
+        default_value_t = 64
+    )]
+    pub decode: u32,
+    /// Runs; the median counts
+    #[arg(short = 'r', long, visible_alias = "repetitions", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Runs the measurement.
 ///
 /// # Errors
-/// Not enough memory (5), standard output (4).
+/// A bad model (3), standard output (4), not enough memory or context (5).
 pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Bw(args) => bandwidth(&args),
+        What::Model(args) => model(&args),
     }
 }
 
@@ -84,6 +122,62 @@ fn bandwidth(args: &BwArgs) -> Result<()> {
     }
     if args.json {
         out.line(json!({"bytes": buffer.bytes(), "runs": args.runs, "read": rows}))?;
+    }
+    Ok(())
+}
+
+fn model(args: &BenchModelArgs) -> Result<()> {
+    let mut loaded = args.model.load()?;
+    let work = Workload {
+        prompt: args.prompt as usize,
+        decode: args.decode as usize,
+        runs: usize::from(args.runs),
+        chunk: args.model.chunk as usize,
+        kv: args.model.kv.into(),
+    };
+    let speed = measure(&mut loaded.engine, work)?;
+    let engine = &loaded.engine;
+    let weights = engine.model().weight_bytes_per_pass();
+    let mut out = output::stdout();
+    if args.json {
+        return out.line(json!({
+            "isa": engine.kernels().name(),
+            "threads": engine.threads(),
+            "runs": args.runs,
+            "weight_bytes_per_pass": weights,
+            "prompt": {"tokens": work.prompt, "tokens_per_second": speed.prompt_rate},
+            "decode": {
+                "tokens": work.decode,
+                "tokens_per_second": speed.decode_rate,
+                "gb_per_second": speed.decode_gb_per_s,
+                "share_of_read": speed.share(),
+            },
+            "read_gb_per_second": speed.read_gb_per_s,
+        }));
+    }
+    out.line(format_args!(
+        "{}, {} threads ({}), {:.1} MiB of weights, median of {} runs",
+        engine.kernels().name(),
+        engine.threads(),
+        loaded.threads_reason,
+        mib(weights),
+        args.runs
+    ))?;
+    if work.prompt > 0 {
+        out.line(format_args!(
+            "prefill {:>5} tokens {:>10.2} tok/s",
+            work.prompt, speed.prompt_rate
+        ))?;
+    }
+    if work.decode > 0 {
+        out.line(format_args!(
+            "decode  {:>5} tokens {:>10.2} tok/s, {:.2} GB/s, {:.0} % of the read bandwidth of {:.2} GB/s",
+            work.decode,
+            speed.decode_rate,
+            speed.decode_gb_per_s,
+            100.0 * speed.share(),
+            speed.read_gb_per_s
+        ))?;
     }
     Ok(())
 }

@@ -11,16 +11,22 @@
 pub mod bench;
 pub mod import;
 pub mod inspect;
+pub mod load;
+pub mod memory;
 pub mod output;
+pub mod report;
+pub mod run;
+pub mod score;
 pub mod signals;
+pub mod text;
 pub mod verify;
 
 use crate::error::{Error, Result};
 use clap::error::ErrorKind as ClapKind;
 use clap::{Parser, Subcommand};
-use std::io::Write;
 use std::process::ExitCode;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -46,6 +52,10 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Continue a prompt
+    Run(Box<run::Args>),
+    /// Print how probable each token of a text is
+    Score(Box<score::Args>),
     /// Measure what this machine can do, and what a model makes of it
     Bench(bench::Args),
     /// Turn a foreign model into a weight file
@@ -59,6 +69,8 @@ pub enum Command {
 impl Command {
     fn run(self) -> Result<()> {
         match self {
+            Command::Run(args) => run::run(*args),
+            Command::Score(args) => score::run(*args),
             Command::Bench(args) => bench::run(args),
             Command::Import(args) => import::run(args),
             Command::Inspect(args) => inspect::run(args),
@@ -82,8 +94,16 @@ fn version() -> &'static str {
     &VERSION
 }
 
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Time since the program started.
+pub fn since_start() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
+
 /// Parses the arguments, runs the subcommand, reports its error on stderr and returns the exit code of the process.
 pub fn main() -> ExitCode {
+    since_start();
     signals::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -105,8 +125,7 @@ pub fn main() -> ExitCode {
 /// Prints one line `quern: ...` on stderr and returns the error's exit code.
 fn report(e: &Error) -> ExitCode {
     let line = one_line(&e.to_string());
-    // If stderr is gone too, there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "quern: {line}");
+    output::note(format_args!("quern: {line}"));
     ExitCode::from(e.exit_code())
 }
 

@@ -139,6 +139,11 @@ impl Write for Stdout {
     }
 }
 
+/// Writes text and a line end to stderr; if stderr is gone, there is nobody left to tell.
+pub fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The text with control characters other than line feed and tab made visible: `\u{1b}` for escape, so that a name from a file or
 /// the text of a model cannot command the terminal. Covers C0, DEL, C1 and the bidirectional overrides.
 pub fn visible(text: &str) -> String {

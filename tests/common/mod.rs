@@ -1,4 +1,8 @@
-//! What several test modules need: small models made from a formula.
+//! What several test modules need: small models made from a formula (`tiny` is one with a tokenizer, in a file), and running the
+//! program.
+
+pub mod program;
+pub mod tiny;
 
 use quern::bytes::AlignedBytes;
 use quern::file::{Meta, ModelFile, Writer, WriterPlan};

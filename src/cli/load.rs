@@ -1,0 +1,213 @@
+//! What every command that runs a model shares: its arguments, and from them an open model, kernels, threads and a tokenizer.
+
+use crate::error::{Error, Result};
+use crate::file::{ModelFile, OpenOptions};
+use crate::model::{Engine, Model};
+use crate::par::{Team, default_threads};
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use quern_kernels::{Kernels, KvType};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Which model to run, and how.
+#[derive(Debug, clap::Args)]
+pub struct ModelArgs {
+    /// Model: a .quern file, or a .gguf or Hugging Face folder, which is imported once into the cache folder
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Threads (default: one per physical core that this process may use)
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512 (default: the best; also: QUERN_ISA)
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+    /// Read the model into memory instead of mapping its file
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Element type of the key and value cache
+    #[arg(long, visible_alias = "cache-type-k", value_enum, default_value_t = Kv::F16, value_name = "TYPE")]
+    pub kv: Kv,
+    /// Prompt tokens that go through the model in one pass
+    #[arg(long, visible_alias = "ubatch-size", value_name = "N", default_value_t = crate::generate::DEFAULT_CHUNK as u32,
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub chunk: u32,
+}
+
+/// `--kv`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kv {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, half the memory.
+    F16,
+}
+
+impl From<Kv> for KvType {
+    fn from(kv: Kv) -> KvType {
+        match kv {
+            Kv::F32 => KvType::F32,
+            Kv::F16 => KvType::F16,
+        }
+    }
+}
+
+/// Ids on the command line: numbers separated by commas or white space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ids(pub Vec<u32>);
+
+impl std::str::FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = text
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty());
+        let ids: Result<Vec<u32>, String> = words
+            .map(|word| {
+                word.parse()
+                    .map_err(|_| format!("{word:?} is not a token id"))
+            })
+            .collect();
+        let ids = ids?;
+        if ids.is_empty() {
+            return Err("no token ids".into());
+        }
+        Ok(Ids(ids))
+    }
+}
+
+/// A model that is ready to run.
+pub struct Loaded {
+    /// Model, kernels, threads.
+    pub engine: Engine,
+    /// The tokenizer of the file, if it has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Why there are so many threads.
+    pub threads_reason: String,
+    /// How long opening the file took.
+    pub open_time: Duration,
+    /// How long loading the tokenizer took.
+    pub tokenizer_time: Duration,
+}
+
+/// The kernels that `--isa` or QUERN_ISA names, or the best ones.
+///
+/// # Errors
+/// A usage error for a name that is unknown or that this CPU cannot run.
+pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
+    let (name, from) = match isa {
+        Some(name) => (name.to_owned(), "--isa"),
+        None => match std::env::var_os("QUERN_ISA").filter(|v| !v.is_empty()) {
+            Some(name) => (name.to_string_lossy().into_owned(), "QUERN_ISA"),
+            None => return Ok(quern_kernels::best()),
+        },
+    };
+    quern_kernels::by_name(&name).map_err(|e| Error::usage(e).at(from))
+}
+
+impl ModelArgs {
+    /// The path that `-m` gives.
+    ///
+    /// # Errors
+    /// A usage error that says what to do if it is missing.
+    pub fn path(&self) -> Result<&PathBuf> {
+        self.model.as_ref().ok_or_else(|| {
+            Error::usage(
+                "no model: give one with -m FILE (a .quern file, a .gguf file or a Hugging Face folder)",
+            )
+        })
+    }
+
+    /// Opens the model.
+    ///
+    /// # Errors
+    /// Wrong arguments (2), an invalid file (3), an unreadable one (4).
+    pub fn load(&self) -> Result<Loaded> {
+        let kernels = kernels(self.isa.as_deref())?;
+        let choice = default_threads();
+        let (threads, threads_reason) = match self.threads {
+            Some(n) => (usize::from(n), "asked for".to_owned()),
+            None => (choice.threads, choice.reason),
+        };
+        let path = super::import::resolve_model(self.path()?)?;
+        let start = Instant::now();
+        let mmap = !self.no_mmap;
+        let file = Arc::new(ModelFile::open(&path, OpenOptions { mmap })?);
+        let model = Arc::new(Model::bind(file.clone())?);
+        let open_time = start.elapsed();
+        let start = Instant::now();
+        let tokenizer = match file.tokenizer() {
+            Some(bytes) => {
+                let tokenizer = Tokenizer::from_prepared(bytes);
+                Some(Arc::new(
+                    tokenizer.map_err(|e| e.at(format_args!("{path:?}")))?,
+                ))
+            }
+            None => None,
+        };
+        let tokenizer_time = start.elapsed();
+        Ok(Loaded {
+            engine: Engine::new(model, kernels, Team::new(threads)?),
+            tokenizer,
+            threads_reason,
+            open_time,
+            tokenizer_time,
+        })
+    }
+}
+
+impl Loaded {
+    /// The ids of a text, with the special tokens that the model expects around it.
+    ///
+    /// # Errors
+    /// A usage error if the file has no tokenizer; what the tokenizer says.
+    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer.as_deref().ok_or_else(|| {
+            Error::usage("this model file has no tokenizer: give token ids with --ids")
+        })?;
+        let add_special = true;
+        tokenizer.encode(
+            text,
+            EncodeOptions {
+                add_special,
+                parse_special,
+            },
+        )
+    }
+
+    /// The ids that end a generation: the file's, which come from its generation settings, and the tokenizer's.
+    pub fn end_ids(&self) -> Vec<u32> {
+        let mut ids = self.engine.model().file().meta().eos().to_vec();
+        if let Some(tokenizer) = &self.tokenizer {
+            ids.extend_from_slice(tokenizer.eos());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_on_the_command_line() {
+        assert_eq!("1,2, 3\n4".parse(), Ok(Ids(vec![1, 2, 3, 4])));
+        assert!("".parse::<Ids>().is_err());
+        assert_eq!(
+            "1,-2".parse::<Ids>(),
+            Err("\"-2\" is not a token id".to_owned())
+        );
+        assert!("4294967296".parse::<Ids>().is_err());
+    }
+
+    #[test]
+    fn unknown_instruction_sets_are_usage_errors() {
+        let e = kernels(Some("sse9")).unwrap_err();
+        assert_eq!(e.exit_code(), 2);
+        assert!(e.to_string().contains("\"sse9\""), "{e}");
+        assert_eq!(kernels(Some("scalar")).unwrap().name(), "scalar");
+    }
+}

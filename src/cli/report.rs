@@ -1,0 +1,140 @@
+//! What `run` tells about itself: one JSON object on stdout, or a few lines on stderr.
+
+use super::load::Loaded;
+use super::memory::{self, mib};
+use crate::error::{Error, Result};
+use crate::generate::{Outcome, Request};
+use serde::Serialize;
+use std::time::Duration;
+
+/// A finished run.
+pub struct Report<'a> {
+    /// What was asked for.
+    pub request: &'a Request,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+    /// What it ran on.
+    pub loaded: &'a Loaded,
+    /// From the start of the program to the beginning of the prompt's first pass.
+    pub before: Duration,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    text: &'a str,
+    ids: &'a [u32],
+    prompt_ids: &'a [u32],
+    finish_reason: &'static str,
+    usage: Usage,
+    fingerprint: Option<&'a str>,
+    seed: u64,
+    timings: Timings,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct Timings {
+    open_ms: f64,
+    tokenizer_ms: f64,
+    prompt_ms: f64,
+    prompt_per_second: f64,
+    first_token_ms: f64,
+    decode_ms: f64,
+    decode_per_second: f64,
+    decode_gb_per_second: f64,
+    threads: usize,
+    isa: &'static str,
+}
+
+/// Milliseconds, with microseconds as the fraction.
+fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
+}
+
+impl Report<'_> {
+    fn timings(&self) -> Timings {
+        let stats = &self.outcome.stats;
+        Timings {
+            open_ms: ms(self.loaded.open_time),
+            tokenizer_ms: ms(self.loaded.tokenizer_time),
+            prompt_ms: ms(stats.prompt_time),
+            prompt_per_second: stats.prompt_rate(),
+            first_token_ms: ms(self.before + stats.first_token),
+            decode_ms: ms(stats.decode_time),
+            decode_per_second: stats.decode_rate(),
+            decode_gb_per_second: stats.decode_gb_per_s(),
+            threads: self.loaded.engine.threads(),
+            isa: self.loaded.engine.kernels().name(),
+        }
+    }
+
+    /// One line of JSON. Times are in milliseconds; `first_token_ms` counts from the start of the program.
+    ///
+    /// # Errors
+    /// None that can be expected: everything in it can be written as JSON.
+    pub fn json(&self) -> Result<String> {
+        let stats = &self.outcome.stats;
+        serde_json::to_string(&Json {
+            text: &self.outcome.text,
+            ids: &self.outcome.ids,
+            prompt_ids: &self.request.prompt,
+            finish_reason: self.outcome.finish.name(),
+            usage: Usage {
+                prompt_tokens: stats.prompt_tokens,
+                completion_tokens: stats.new_tokens,
+                total_tokens: stats.prompt_tokens + stats.new_tokens,
+            },
+            fingerprint: self.outcome.fingerprint.as_deref(),
+            seed: self.request.sampling.seed,
+            timings: self.timings(),
+        })
+        .map_err(Error::invalid)
+    }
+
+    /// Lines for a person.
+    pub fn stats(&self) -> String {
+        let stats = &self.outcome.stats;
+        let t = self.timings();
+        let mut lines = vec![
+            format!(
+                "prompt:      {} tokens in {:.1} ms, {:.2} tok/s",
+                stats.prompt_tokens, t.prompt_ms, t.prompt_per_second
+            ),
+            format!(
+                "generated:   {} tokens, {:.2} tok/s after the first, reading {:.2} GB/s of weights",
+                stats.new_tokens, t.decode_per_second, t.decode_gb_per_second
+            ),
+            format!(
+                "first token: {:.1} ms after the start (opening {:.1} ms, tokenizer {:.1} ms, prompt {:.1} ms)",
+                t.first_token_ms, t.open_ms, t.tokenizer_ms, t.prompt_ms
+            ),
+        ];
+        let kv = mib(stats.kv_bytes as u64);
+        let buffers = mib(stats.workspace_bytes as u64);
+        let file = mib(self.loaded.engine.model().file().mapped_bytes());
+        lines.push(match memory::now() {
+            Some(now) => format!(
+                "memory:      {:.1} MiB private (cache {kv:.1}, buffers {buffers:.1}), {:.1} MiB mapped of a file of {file:.1} MiB",
+                mib(now.private),
+                mib(now.mapped)
+            ),
+            None => format!("memory:      cache {kv:.1} MiB, buffers {buffers:.1} MiB, mapped file {file:.1} MiB"),
+        });
+        lines.push(format!(
+            "run on:      {}, {} threads ({})",
+            t.isa, t.threads, self.loaded.threads_reason
+        ));
+        lines.push(format!("seed:        {}", self.request.sampling.seed));
+        lines.push(format!("stopped by:  {}", self.outcome.finish.name()));
+        if let Some(fingerprint) = &self.outcome.fingerprint {
+            lines.push(format!("fingerprint: {fingerprint}"));
+        }
+        lines.join("\n")
+    }
+}

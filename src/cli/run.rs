@@ -1,0 +1,371 @@
+//! `quern run`: continues a prompt.
+
+use super::load::{Ids, ModelArgs};
+use super::output::{self, Stdout, Stream};
+use super::report::Report;
+use super::signals;
+use super::text::TextArgs;
+use crate::error::{Error, Result};
+use crate::file::Meta;
+use crate::file::meta::key;
+use crate::generate::{self, Decode, Finish, Request, Watch};
+use crate::sample::Params;
+use crate::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer};
+use std::hash::{BuildHasher, Hasher};
+
+/// Arguments of `quern run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quern run -m model.quern \"Once upon a time\"
+  cat notes.txt | quern run -m model.quern -n 100 \" In short:\"
+  quern run -m model.quern --temp 0 --json --ids 1,403,407")]
+pub struct Args {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub text: TextArgs,
+    /// Continue exactly these token ids (nothing is added in front)
+    #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "file"])]
+    pub ids: Option<Ids>,
+    /// Plain completion: no chat template around the prompt
+    #[arg(long)]
+    pub raw: bool,
+    /// Read special tokens in the prompt as such, and not as text
+    #[arg(long)]
+    pub parse_special: bool,
+    /// Most tokens to generate (-1: until the model or the context ends)
+    #[arg(short = 'n', long, visible_alias = "n-predict", alias = "predict", value_name = "N", allow_hyphen_values = true,
+          default_value = "-1", value_parser = parse_count)]
+    pub max_tokens: Count,
+    /// Use less context than the model has (0: all of it)
+    #[arg(
+        short,
+        long,
+        visible_alias = "ctx-size",
+        value_name = "N",
+        default_value_t = 0
+    )]
+    pub context: u32,
+    /// Seed of the sampler: the same seed gives the same text on every machine (-1: a new one every time, see --stats)
+    #[arg(short, long, value_name = "SEED", allow_hyphen_values = true, default_value = "-1", value_parser = parse_seed)]
+    pub seed: Seed,
+    /// Temperature; 0 takes the most probable token every time (default here and below: what the model file says, else 0.8)
+    #[arg(
+        long,
+        visible_alias = "temperature",
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
+    pub temp: Option<f32>,
+    /// Sample from the K most probable tokens; 0: from all (default: 40)
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample from the fewest tokens whose probabilities sum up to P; 1: from all (default: 0.95)
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Leave out tokens with less than P of the greatest probability; 0: none (default: 0.05)
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Make recent tokens less probable; 1: do not (default: 1)
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub repeat_penalty: Option<f32>,
+    /// How many tokens are recent for --repeat-penalty
+    #[arg(long, value_name = "N", default_value_t = Params::default().repeat_last_n)]
+    pub repeat_last_n: usize,
+    /// Stop before this text; may be given several times
+    #[arg(
+        long,
+        visible_alias = "reverse-prompt",
+        short_alias = 'r',
+        value_name = "TEXT",
+        allow_hyphen_values = true
+    )]
+    pub stop: Vec<String>,
+    /// Go on after end-of-text tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print one JSON object at the end instead of streaming text
+    #[arg(long)]
+    pub json: bool,
+    /// Print speed, memory, threads and a fingerprint of all logits on stderr
+    #[arg(long)]
+    pub stats: bool,
+}
+
+/// `-n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Until another rule stops.
+    Unlimited,
+    /// At most so many.
+    AtMost(usize),
+}
+
+/// `--seed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// A new one for this run.
+    Random,
+    /// This one.
+    Fixed(u64),
+}
+
+fn parse_count(text: &str) -> Result<Count, String> {
+    match text {
+        "-1" => Ok(Count::Unlimited),
+        _ => text
+            .parse()
+            .map(Count::AtMost)
+            .map_err(|_| "expected a number, or -1 for no limit".to_owned()),
+    }
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed::Random),
+        _ => text
+            .parse()
+            .map(Seed::Fixed)
+            .map_err(|_| "expected 0 to 18446744073709551615, or -1 for a random seed".to_owned()),
+    }
+}
+
+impl Seed {
+    /// The seed; a random one has 32 bits, so that a person can type it again.
+    fn value(self) -> u64 {
+        match self {
+            Seed::Fixed(seed) => seed,
+            // The hasher's keys come from the system's source of randomness.
+            Seed::Random => {
+                std::collections::hash_map::RandomState::new()
+                    .build_hasher()
+                    .finish()
+                    & 0xffff_ffff
+            }
+        }
+    }
+}
+
+impl Args {
+    /// Sampling as asked for, then as the file says, then the general defaults.
+    fn params(&self, meta: &Meta) -> Params {
+        let d = Params::default();
+        let or_file = |asked: Option<f32>, key, default| asked.or(meta.f32(key)).unwrap_or(default);
+        let file_top_k = || meta.u32(key::TOP_K).map(|k| k as usize);
+        Params {
+            temperature: or_file(self.temp, key::TEMPERATURE, d.temperature),
+            top_k: self.top_k.or_else(file_top_k).unwrap_or(d.top_k),
+            top_p: or_file(self.top_p, key::TOP_P, d.top_p),
+            min_p: or_file(self.min_p, key::MIN_P, d.min_p),
+            repeat_penalty: or_file(self.repeat_penalty, key::REPEAT_PENALTY, d.repeat_penalty),
+            repeat_last_n: self.repeat_last_n,
+            seed: self.seed.value(),
+        }
+    }
+
+    /// Everything that is wrong without looking at the model.
+    fn check(&self) -> Result<()> {
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::usage("--stop is empty, expected some text"));
+        }
+        self.params(&Meta::new()).validate()
+    }
+}
+
+/// Positions that may be used: the model's, or fewer.
+///
+/// # Errors
+/// A usage error if more are asked for than the model has.
+pub fn context(asked: u32, model: u32) -> Result<usize> {
+    match asked {
+        0 => Ok(model as usize),
+        n if n > model => Err(Error::usage(format_args!(
+            "--context is {n}, but the model was made for {model}"
+        ))),
+        n => Ok(n as usize),
+    }
+}
+
+/// Runs the prompt.
+///
+/// # Errors
+/// Wrong arguments (2), a bad model or prompt (3), I/O (4), a prompt longer than the context (5), a model that changes (6).
+pub fn run(args: Args) -> Result<()> {
+    args.check()?;
+    args.model.path()?;
+    let text = match &args.ids {
+        Some(_) => None,
+        None => Some(args.text.read()?),
+    };
+    let mut loaded = args.model.load()?;
+    let spec = loaded.engine.model().spec();
+    let context = context(args.context, spec.context_length)?;
+    let prompt = match (&args.ids, text) {
+        (Some(Ids(ids)), _) => ids.clone(),
+        (None, text) => loaded.encode(&text.unwrap_or_default(), args.parse_special)?,
+    };
+    let end_ids = match args.ignore_eos {
+        true => Vec::new(),
+        false => loaded.end_ids(),
+    };
+    let request = Request {
+        prompt,
+        max_new: match args.max_tokens {
+            Count::Unlimited => None,
+            Count::AtMost(n) => Some(n),
+        },
+        context,
+        stop: args.stop.clone(),
+        end_ids,
+        kv: args.model.kv.into(),
+        chunk: args.model.chunk as usize,
+        sampling: args.params(loaded.engine.model().file().meta()),
+        fingerprint: args.json || args.stats,
+    };
+    let tokenizer = loaded.tokenizer.clone();
+    let mut decode: Box<dyn Decode> = match &tokenizer {
+        Some(tokenizer) => Box::new(Text::after(&request.prompt, tokenizer)?),
+        None => Box::new(Numbers {
+            show: !args.json,
+            first: true,
+        }),
+    };
+    let mut screen = Screen::new(!args.json);
+    let before = super::since_start();
+    let result = generate::generate(&mut loaded.engine, &request, &mut *decode, &mut screen);
+    let end_of_line = screen.end_line();
+    let outcome = result?;
+    end_of_line?;
+    let report = Report {
+        request: &request,
+        outcome: &outcome,
+        loaded: &loaded,
+        before,
+    };
+    if args.json {
+        output::stdout().line(report.json()?)?;
+    }
+    output::stdout().flush_now()?;
+    if outcome.finish == Finish::Context && !args.json {
+        output::note(format_args!(
+            "quern: note: the context of {context} tokens is full"
+        ));
+    }
+    if args.stats {
+        output::note(report.stats());
+    }
+    Ok(())
+}
+
+/// Text through the tokenizer.
+struct Text<'a> {
+    tokenizer: &'a Tokenizer,
+    decoder: Option<StreamDecoder<'a>>,
+}
+
+impl<'a> Text<'a> {
+    /// Text that continues the prompt: what a first token looks like depends on whether something stands before it.
+    fn after(prompt: &[u32], tokenizer: &'a Tokenizer) -> Result<Self> {
+        let skip_special = true;
+        let decoder = tokenizer.decoder(DecodeOptions { skip_special });
+        let mut text = Text {
+            tokenizer,
+            decoder: Some(decoder),
+        };
+        for &id in prompt {
+            text.push(id)?;
+        }
+        Ok(text)
+    }
+}
+
+impl Decode for Text<'_> {
+    /// An id that the model has and the tokenizer has not (vocabularies are padded) is shown as a replacement character.
+    fn push(&mut self, id: u32) -> Result<String> {
+        match &mut self.decoder {
+            Some(decoder) if self.tokenizer.piece(id).is_some() => decoder.push(id),
+            _ => Ok("\u{fffd}".to_owned()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<String> {
+        self.decoder
+            .take()
+            .map_or(Ok(String::new()), |d| d.finish())
+    }
+}
+
+/// For a file without a tokenizer: ids as numbers, or no text at all.
+struct Numbers {
+    show: bool,
+    first: bool,
+}
+
+impl Decode for Numbers {
+    fn push(&mut self, id: u32) -> Result<String> {
+        Ok(match (self.show, std::mem::take(&mut self.first)) {
+            (false, _) => String::new(),
+            (true, true) => id.to_string(),
+            (true, false) => format!(" {id}"),
+        })
+    }
+
+    fn finish(&mut self) -> Result<String> {
+        Ok(String::new())
+    }
+}
+
+/// Shows text as it comes. It is passed on after every token, on a terminal and in a pipe alike: whoever reads it may be waiting.
+struct Screen {
+    out: Stdout,
+    show: bool,
+    terminal: bool,
+    /// The last byte shown.
+    last: Option<u8>,
+}
+
+impl Screen {
+    fn new(show: bool) -> Self {
+        Screen {
+            out: output::stdout(),
+            show,
+            terminal: Stream::Stdout.is_terminal(),
+            last: None,
+        }
+    }
+
+    /// On a terminal the prompt of the shell must not follow the text on its line; in a pipe there is the text alone.
+    fn end_line(&mut self) -> Result<()> {
+        if self.terminal && self.last.is_some_and(|b| b != b'\n') {
+            self.last = Some(b'\n');
+            self.out.put(b"\n")?;
+        }
+        Ok(())
+    }
+}
+
+impl Watch for Screen {
+    fn prompt_done(&mut self) {
+        // Until here there was nothing to save, and a signal ended the process at once.
+        signals::poll();
+    }
+
+    fn text(&mut self, piece: &str) -> Result<()> {
+        if !self.show || piece.is_empty() {
+            return Ok(());
+        }
+        self.last = piece.bytes().last();
+        if self.terminal {
+            self.out.put(output::visible(piece).as_bytes())?;
+        } else {
+            self.out.put(piece.as_bytes())?;
+        }
+        self.out.flush_now()
+    }
+
+    fn stop_asked(&mut self) -> bool {
+        signals::caught().is_some()
+    }
+}
