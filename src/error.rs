@@ -63,9 +63,13 @@ impl Error {
         Self::new(ErrorKind::Changed, message)
     }
 
-    /// An operating-system error on `path` (exit 4): `cannot {verb} "{path}": ...`.
+    /// An operating-system error on `path` (exit 4, or 5 if memory is what it lacked): `cannot {verb} "{path}": ...`.
     pub fn io(verb: &str, path: &Path, e: &std::io::Error) -> Self {
-        Self::new(ErrorKind::Io, format_args!("cannot {verb} {path:?}: {e}"))
+        let kind = match e.kind() {
+            std::io::ErrorKind::OutOfMemory => ErrorKind::Limit,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, format_args!("cannot {verb} {path:?}: {e}"))
     }
 
     /// The same error with a place in front: `{place}: {message}`.

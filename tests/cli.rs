@@ -681,3 +681,66 @@ fn a_terminal_sees_control_characters_and_ends_on_a_new_line() {
     }
     assert_eq!(shown, expected);
 }
+
+#[test]
+fn a_memory_limit_is_5_and_never_a_crash() {
+    let model = TinyFile::new(Tiny::default());
+    let limited = |kib: usize, args: &str| {
+        let script = format!(
+            "ulimit -v {kib} && exec {} {args}",
+            env!("CARGO_BIN_EXE_quern")
+        );
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", &script])
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null());
+        Done::from(shell.output().expect("a shell"))
+    };
+    // Below this the system cannot even start the program.
+    let least = (1..)
+        .map(|i| i * 1024)
+        .find(|&kib| limited(kib, "--version").code == 0)
+        .unwrap();
+    let args = format!(
+        "run -m {} -t 3 -n 20 --ids {}",
+        model.arg(),
+        "97,".repeat(200)
+    );
+    let mut codes = Vec::new();
+    for step in 0..64 {
+        let done = limited(least + 128 * step, &args);
+        assert!(
+            [0, 5].contains(&done.code),
+            "step {step}: {} {}",
+            done.code,
+            done.err
+        );
+        assert!(
+            done.code == 0 || done.err.contains("memory") || done.err.contains("threads"),
+            "{}",
+            done.err
+        );
+        codes.push(done.code);
+    }
+    assert!(
+        codes.contains(&5),
+        "the first limits are too small: {codes:?}"
+    );
+}
+
+#[test]
+fn a_run_needs_no_home_and_no_folder_to_stand_in() {
+    let model = TinyFile::new(Tiny::default());
+    let gone = tempfile::tempdir().unwrap();
+    let script = format!(
+        "cd {0} && rmdir {0} && exec {1} run -m {2} -n 2 x",
+        gone.path().display(),
+        env!("CARGO_BIN_EXE_quern"),
+        model.arg()
+    );
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).env_clear().stdin(Stdio::null());
+    let done = Done::from(shell.output().expect("a shell"));
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+}

@@ -26,6 +26,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "blocks/attention.rs",
         "jobs write disjoint parts of one buffer",
     ),
+    (
+        "cli/memory_limit.rs",
+        "an allocator that remembers what it refused",
+    ),
     ("cli/signals.rs", "installs signal handlers"),
     ("file/map.rs", "maps the weight file"),
     ("file/signal.rs", "turns a lost page into exit 6"),

@@ -13,6 +13,7 @@ pub mod import;
 pub mod inspect;
 pub mod load;
 pub mod memory;
+pub mod memory_limit;
 pub mod output;
 pub mod report;
 pub mod run;
@@ -105,6 +106,7 @@ pub fn since_start() -> Duration {
 pub fn main() -> ExitCode {
     since_start();
     signals::install();
+    memory_limit::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return command_line_error(&e),
