@@ -155,29 +155,27 @@ fn count(n: u64) -> String {
     rounded(n, ["", " K", " M", " B", " T"], 1000.0)
 }
 
-/// The fields of a stored object in words.
+/// The fields of a stored object in words: counts first, as `8 heads` for `n_heads: 8`.
 fn words(value: &Json) -> String {
-    match value {
-        Json::Object(fields) => {
-            let words: Vec<String> = fields
-                .iter()
-                .filter_map(|(name, value)| {
-                    let name = name.replace('_', " ");
-                    match value {
-                        Json::Null | Json::Bool(false) => None,
-                        Json::Bool(true) => Some(name),
-                        Json::String(text) => Some(format!("{name} {}", text.replace('_', " "))),
-                        Json::Array(list) => Some(format!("{name}: {} values", list.len())),
-                        Json::Object(_) => Some(format!("{name} {}", words(value))),
-                        other => Some(format!("{name} {other}")),
-                    }
-                })
-                .collect();
-            words.join(", ")
+    let Json::Object(fields) = value else {
+        return match value {
+            Json::String(text) => text.replace('_', " "),
+            other => other.to_string(),
+        };
+    };
+    let (mut counts, mut others) = (Vec::new(), Vec::new());
+    for (name, value) in fields {
+        let spaced = name.replace('_', " ");
+        match (spaced.strip_prefix("n "), value) {
+            (_, Json::Null | Json::Bool(false)) => {}
+            (Some(what), Json::Number(n)) => counts.push(format!("{n} {what}")),
+            (_, Json::Bool(true)) => others.push(spaced),
+            (_, Json::Array(list)) => others.push(format!("{} values of {spaced}", list.len())),
+            (_, value) => others.push(format!("{spaced} {}", words(value))),
         }
-        Json::String(text) => text.replace('_', " "),
-        other => other.to_string(),
     }
+    counts.append(&mut others);
+    counts.join(", ")
 }
 
 /// A variant of a sum type with fields: its name, then the fields.
@@ -188,15 +186,17 @@ fn variant(value: &Json) -> String {
     }
 }
 
+/// A value in its stored form. By way of text, which writes an f32 with the digits that it has and no more.
 fn stored(value: &impl serde::Serialize) -> Json {
-    serde_json::to_value(value).unwrap_or(Json::Null)
+    let text = serde_json::to_string(value).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or(Json::Null)
 }
 
 fn norm(norm: &Norm) -> String {
     let kind = words(&stored(&norm.kind));
     let bias = if norm.bias { " with bias" } else { "" };
     let weight = if norm.weight { "" } else { " without weight" };
-    format!("{kind} norm{weight}{bias}, eps {}", norm.eps)
+    format!("{kind} norm{weight}{bias}, eps {:?}", norm.eps)
 }
 
 /// One line per step of a layer.
@@ -580,10 +580,7 @@ mod tests {
     #[test]
     fn a_stored_object_in_words() {
         let op = json!({"attention": {"n_heads": 8, "q_bias": false, "o_bias": true, "rope": null, "mask": {"sliding": 128}}});
-        assert_eq!(
-            variant(&op),
-            "attention: mask sliding 128, n heads 8, o bias"
-        );
+        assert_eq!(variant(&op), "attention: 8 heads, mask sliding 128, o bias");
         let op = json!({"dense": {"inner": 4, "activation": "gelu_tanh"}});
         assert_eq!(variant(&op), "dense: activation gelu tanh, inner 4");
     }
