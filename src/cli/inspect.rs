@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::file::header::{MAJOR, hex};
 use crate::file::meta::key;
 use crate::file::{Entry, Meta, ModelFile, OpenOptions, Value};
+use crate::tokenizer::Tokenizer;
 use quern_kernels::Format;
 use quern_models::spec::{Layer, Norm, Shape};
 use serde_json::{Map, Number, Value as Json, json};
@@ -38,11 +39,13 @@ pub struct Args {
 /// Invalid (3), io (4).
 pub fn run(args: Args) -> Result<()> {
     let file = ModelFile::open(&args.file, OpenOptions::default())?;
+    let tokenizer = file.tokenizer().map(Tokenizer::from_prepared).transpose();
+    let tokenizer = tokenizer.map_err(|e| e.at(format_args!("{:?}: tokenizer", args.file)))?;
     let mut out = output::stdout();
     if args.json {
-        return out.line(describe_json(&file, args.tensors));
+        return out.line(describe_json(&file, tokenizer.as_ref(), args.tensors));
     }
-    out.put(describe(&file, args.tensors).as_bytes())
+    out.put(describe(&file, tokenizer.as_ref(), args.tensors).as_bytes())
 }
 
 /// Weights of a tensor, without padding.
@@ -251,7 +254,7 @@ fn row(out: &mut String, name: &str, text: impl std::fmt::Display) {
 }
 
 /// The page for people.
-fn describe(file: &ModelFile, tensors: bool) -> String {
+fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> String {
     let (spec, meta) = (file.spec(), file.meta());
     let all = Share::of(file.entries().iter());
     let mut out = String::new();
@@ -337,7 +340,7 @@ fn describe(file: &ModelFile, tensors: bool) -> String {
         "head",
         format_args!("{last}; {}", words(&stored(&spec.head))),
     );
-    describe_text(file, &mut out);
+    describe_text(file, tokenizer, &mut out);
     row(
         &mut out,
         "source",
@@ -390,16 +393,20 @@ fn describe(file: &ModelFile, tensors: bool) -> String {
 }
 
 /// Tokenizer, special ids, template, defaults, samples.
-fn describe_text(file: &ModelFile, out: &mut String) {
+fn describe_text(file: &ModelFile, tokenizer: Option<&Tokenizer>, out: &mut String) {
     let meta = file.meta();
-    row(
-        out,
-        "tokenizer",
-        match file.tokenizer() {
-            Some(prepared) => bytes(prepared.len() as u64),
-            None => "none: only ids can be given and are printed".to_string(),
-        },
-    );
+    match tokenizer {
+        Some(tokenizer) => {
+            let size = file.header().tokenizer.length;
+            let what = visible(&tokenizer.describe());
+            row(out, "tokenizer", format_args!("{what}, {}", bytes(size)));
+        }
+        None => row(
+            out,
+            "tokenizer",
+            "none: only ids can be given and are printed",
+        ),
+    }
     let ids: Vec<String> = special_ids(meta)
         .map(|(name, value)| format!("{name} {}", shown(value)))
         .collect();
@@ -483,7 +490,7 @@ fn value_json(value: &Value) -> Json {
 }
 
 /// Everything, for programs. Fields are only ever added.
-fn describe_json(file: &ModelFile, tensors: bool) -> Json {
+fn describe_json(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> Json {
     let spec = file.spec();
     let all = Share::of(file.entries().iter());
     let share = |share: &Share| {
@@ -523,7 +530,12 @@ fn describe_json(file: &ModelFile, tensors: bool) -> Json {
         "n_layers": spec.decoder.layers.len(),
         "spec": stored(spec),
         "metadata": metadata,
-        "tokenizer": file.tokenizer().map(|prepared| json!({"bytes": prepared.len()})),
+        "tokenizer": tokenizer.map(|t| json!({
+            "kind": t.kind(),
+            "tokens": t.vocab_size(),
+            "source": t.pipeline().source,
+            "bytes": header.tokenizer.length,
+        })),
         "sections": {
             "metadata": section(header.metadata),
             "tokenizer": section(header.tokenizer),

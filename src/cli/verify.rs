@@ -1,9 +1,11 @@
 //! `quern verify`: every byte of a weight file, checked.
 
 use super::output;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::file::meta::key;
 use crate::file::verify::verify;
-use crate::file::{ModelFile, OpenOptions};
+use crate::file::{Golden, ModelFile, OpenOptions};
+use crate::tokenizer::{EncodeOptions, Tokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ pub fn run(args: Args) -> Result<()> {
     let result = verify(&file, threads, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     result?;
+    let samples = replay(&file).map_err(|e| e.at(format_args!("{:?}", args.file)))?;
     let tensors = file.entries().len();
     let mut out = output::stdout();
     if args.json {
@@ -53,14 +56,54 @@ pub fn run(args: Args) -> Result<()> {
             "id": file.id_hex(),
             "bytes": file.len(),
             "tensors": tensors,
+            "tokenizer_samples": samples,
         }));
     }
     out.line(format_args!(
-        "{:?}: ok: {tensors} tensors, {} bytes, id {}",
+        "{:?}: ok: {tensors} tensors, {} bytes, {samples} tokenizer samples, id {}",
         args.file,
         file.len(),
         file.id_hex(),
     ))
+}
+
+/// Opens the tokenizer and encodes the texts recorded at import again; returns how many there are.
+fn replay(file: &ModelFile) -> Result<usize> {
+    let samples = file.meta().golden()?;
+    let Some(prepared) = file.tokenizer() else {
+        if samples.is_empty() {
+            return Ok(0);
+        }
+        return Err(Error::invalid(format_args!(
+            "{} tokenizer samples are recorded, but there is no tokenizer",
+            samples.len()
+        )));
+    };
+    let tokenizer = Tokenizer::from_prepared(prepared).map_err(|e| e.at("tokenizer"))?;
+    let options = EncodeOptions {
+        add_special: file.meta().bool(key::GOLDEN_SPECIAL).unwrap_or(false),
+        parse_special: false,
+    };
+    for (i, Golden { text, ids }) in samples.iter().enumerate() {
+        let place = || {
+            format!(
+                "tokenizer sample {i} {:?}",
+                text.chars().take(40).collect::<String>()
+            )
+        };
+        let found = tokenizer.encode(text, options).map_err(|e| e.at(place()))?;
+        if found != *ids {
+            let same = found.iter().zip(ids).take_while(|(a, b)| a == b).count();
+            let shown = |ids: &[u32]| ids.get(same).map_or("nothing".to_string(), u32::to_string);
+            return Err(Error::invalid(format_args!(
+                "{}: id {same} is {}, expected {} as recorded at import",
+                place(),
+                shown(&found),
+                shown(ids)
+            )));
+        }
+    }
+    Ok(samples.len())
 }
 
 /// A progress bar on stderr for a large file, if that is a terminal.

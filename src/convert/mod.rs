@@ -13,5 +13,5 @@ pub mod open;
 pub mod quantize;
 pub mod safetensors;
 pub mod source;
-pub mod vocabulary;
 pub mod tokenizer;
+pub mod vocabulary;

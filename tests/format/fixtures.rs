@@ -2,6 +2,7 @@
 
 use super::hostile::{Parts, reseal};
 use super::*;
+use quern::file::Golden;
 use std::io::Write;
 use std::process::{Command, Output};
 
@@ -43,16 +44,69 @@ fn changed_and_resealed(at: usize, with: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The tiny file, without the bytes that only look like a tokenizer.
+fn without_tokenizer() -> WriterPlan {
+    let mut plan = tiny_plan(Format::Q4);
+    plan.tokenizer.clear();
+    plan
+}
+
+fn filled(plan: WriterPlan) -> Vec<u8> {
+    let mut writer = Writer::in_memory(plan).unwrap();
+    fill(&mut writer).unwrap();
+    writer.finish().unwrap()
+}
+
+#[track_caller]
+fn accepted_bytes(bytes: &[u8], expected: &str) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let output = quern_verify(file.path());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains(expected), "{stdout}");
+}
+
 #[test]
 fn the_valid_twin_is_accepted() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&tiny_file()).unwrap();
-    let output = quern_verify(file.path());
-    assert_eq!(output.status.code(), Some(0));
-    assert!(
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .contains(": ok: 5 tensors")
+    accepted_bytes(&filled(without_tokenizer()), ": ok: 5 tensors");
+}
+
+#[test]
+fn a_tokenizer_that_is_none() {
+    refused_bytes(&tiny_file(), ": tokenizer: ");
+}
+
+#[test]
+fn recorded_tokenizer_samples() {
+    use crate::common::tiny;
+    // Bytes are tokens, so ASCII below the 18 rows of the embedding: control characters.
+    let sample = |text: &str, ids: &[u32]| Golden {
+        text: text.into(),
+        ids: ids.to_vec(),
+    };
+    let with = |samples: &[Golden]| {
+        let mut plan = without_tokenizer();
+        plan.tokenizer = tiny::tokenizer(tiny::EOS);
+        plan.meta.set_golden(samples, false);
+        filled(plan)
+    };
+    let good = [sample("\n\t", &[10, 9]), sample("", &[])];
+    accepted_bytes(&with(&good), "2 tokenizer samples");
+    refused_bytes(
+        &with(&[sample("\n\t", &[10, 11])]),
+        "tokenizer sample 0 \"\\n\\t\": id 1 is 9, expected 11 as recorded at import",
+    );
+    refused_bytes(
+        &with(&[sample("\n", &[10, 11])]),
+        "id 1 is nothing, expected 11",
+    );
+    let mut plan = without_tokenizer();
+    plan.meta.set_golden(&good, false);
+    refused_bytes(
+        &filled(plan),
+        "2 tokenizer samples are recorded, but there is no tokenizer",
     );
 }
 
@@ -152,9 +206,7 @@ fn trailing_bytes() {
 fn mixture_of_two_files() {
     let mut plan = tiny_plan(Format::Q4);
     plan.meta.set(key::NAME, Value::String("tinz".into()));
-    let mut writer = Writer::in_memory(plan).unwrap();
-    fill(&mut writer).unwrap();
-    let other = writer.finish().unwrap();
+    let other = filled(plan);
     let mut bytes = tiny_file();
     let last = bytes.len() - 4096;
     bytes[last..].copy_from_slice(&other[last..]);
@@ -340,9 +392,7 @@ fn padding_between_tensors() {
 
 /// A file whose gate matrix is in `format`, with its data changed and all checksums repaired.
 fn with_gate(format: Format, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut writer = Writer::in_memory(tiny_plan(format)).unwrap();
-    fill(&mut writer).unwrap();
-    let bytes = writer.finish().unwrap();
+    let bytes = filled(tiny_plan(format));
     let entry = open_bytes(&bytes).unwrap().entries()[2];
     let mut parts = Parts::of(&bytes);
     let at = (entry.offset - parts.data_offset) as usize;

@@ -3,6 +3,7 @@
 mod faults;
 mod fixtures;
 mod hostile;
+mod shown;
 
 use crate::common::{Small, small_spec};
 use quern::bytes::AlignedBytes;
