@@ -6,6 +6,13 @@ CARGO ?= cargo
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+run: target/tiny.quern ## build the program and let a toy model write a few lines
+	@echo "quern: no trained model is built in yet; this toy only knows which words of one short story follow which" >&2
+	@$(CARGO) build --release && printf 'Once upon' && $(CARGO) run --release --quiet -- run -m $< --raw -n 80 "Once upon" && echo
+
+target/tiny.quern: $(wildcard examples/tiny/* src/file/*.rs src/tokenizer/*.rs models/src/*.rs kernels/src/formats/*.rs) | check-tools
+	@mkdir -p target && $(CARGO) run --release --example tiny -- $@
+
 test: check-tools ## build and run every test
 	@$(CARGO) test --workspace
 
@@ -21,6 +28,9 @@ fmt: check-tools ## format every file
 lint: check-tools ## clippy and rustdoc without a warning
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+golden: check-tools ## compare with the reference data in $$QUERN_SHARED, else ../shared
+	@$(CARGO) test --test integration golden -- --nocapture
 
 clean: ## delete everything that was built
 	@$(CARGO) clean

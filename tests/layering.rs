@@ -38,12 +38,15 @@ const UNSAFE: &[(&str, &str)] = &[
     ("tensor.rs", "reads the bytes of the mapping as f32"),
 ];
 
-/// Words that are the name of a family, yet stand for something else in the files of a folder.
+/// Words in code that are the name of a family, yet stand for something else in the files of a folder.
 const NOT_A_FAMILY: &[(&str, &str, &str)] = &[(
     "tokenizer/",
     "llama",
-    "a normalizer as llama.cpp has it, and pre-tokenizers as GGUF names them",
+    "a normalizer as llama.cpp has it",
 )];
+
+/// Folders whose literals may name families: they read formats in which tokenizers are called after them.
+const NAMES_IN_LITERALS: &[&str] = &["convert/tokenizer/"];
 
 fn source_folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
@@ -337,6 +340,12 @@ fn the_program_knows_no_family_by_name() {
     let mut excused = BTreeSet::new();
     for source in files(source_folder()) {
         for token in source.tokens.iter().filter(|t| !t.in_test) {
+            let foreign = NAMES_IN_LITERALS
+                .iter()
+                .any(|folder| source.name.starts_with(folder));
+            if foreign && token.kind == Kind::Text {
+                continue;
+            }
             for word in words(&token.text) {
                 let excuse = NOT_A_FAMILY
                     .iter()

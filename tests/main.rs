@@ -10,3 +10,4 @@ mod layering;
 mod materialise;
 mod rust_source;
 mod streaming;
+mod tiny;

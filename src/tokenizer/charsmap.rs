@@ -8,7 +8,7 @@
 //! A unit is `| leaf flag bit 31 or label bits 0-7 | value bits 0-30 | has_leaf bit 8 | offset bits 10-30, shifted left by 8 if
 //! bit 9 is set |`. Every access is checked; a walk ends after as many steps as the key has bytes.
 
-use super::prepared::u32_at;
+use super::trie::u32_at;
 use crate::error::{Error, Result};
 
 /// A character map in place.

@@ -14,7 +14,7 @@
 //! bounds, probing is bounded by the number of slots, trie walks by the key.
 
 use super::definition::TokenKind;
-use super::trie::{NONE, Trie, TrieBytes};
+use super::trie::{NONE, Trie, TrieBytes, u32_at};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 
@@ -92,15 +92,6 @@ pub mod added_flags {
     pub const LSTRIP: u32 = 4;
     /// Takes the white space on its right.
     pub const RSTRIP: u32 = 8;
-}
-
-/// The u32 at index `i`; [`NONE`] outside the bytes.
-#[inline]
-pub fn u32_at(bytes: &[u8], i: usize) -> u32 {
-    match bytes.get(i.wrapping_mul(4)..).and_then(|b| b.first_chunk()) {
-        Some(b) => u32::from_le_bytes(*b),
-        None => NONE,
-    }
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {

@@ -4,11 +4,19 @@
 //! order of their `labels`; `values[i]` is the value of a key that ends at node `i`, or [`NONE`]. Children always have higher
 //! numbers than their parent, so a walk ends after as many steps as the key has bytes, whatever the arrays hold.
 
-use super::prepared::u32_at;
 use crate::error::{Error, Result};
 
 /// "No value here" and "no such id".
 pub const NONE: u32 = u32::MAX;
+
+/// The u32 at index `i`; [`NONE`] outside the bytes.
+#[inline]
+pub fn u32_at(bytes: &[u8], i: usize) -> u32 {
+    match bytes.get(i.wrapping_mul(4)..).and_then(|b| b.first_chunk()) {
+        Some(b) => u32::from_le_bytes(*b),
+        None => NONE,
+    }
+}
 
 /// A trie under construction, as little-endian arrays.
 #[derive(Debug, Default)]
