@@ -39,11 +39,8 @@ const UNSAFE: &[(&str, &str)] = &[
 ];
 
 /// Words in code that are the name of a family, yet stand for something else in the files of a folder.
-const NOT_A_FAMILY: &[(&str, &str, &str)] = &[(
-    "tokenizer/",
-    "llama",
-    "a normalizer as llama.cpp has it",
-)];
+const NOT_A_FAMILY: &[(&str, &str, &str)] =
+    &[("tokenizer/", "llama", "a normalizer as llama.cpp has it")];
 
 /// Folders whose literals may name families: they read formats in which tokenizers are called after them.
 const NAMES_IN_LITERALS: &[&str] = &["convert/tokenizer/"];
