@@ -443,7 +443,8 @@ struct Rolling;
 
 impl Rolling {
     const P: u64 = (1 << 61) - 1;
-    const BASE: u64 = 0x0a3d_70a3_d70a_3d71;
+    /// Without a small multiple near zero modulo P, which would make short strings collide.
+    const BASE: u64 = 0x1a2f_93c5_7d1b_e649;
 
     fn mul(a: u64, b: u64) -> u64 {
         let p = a as u128 * b as u128;

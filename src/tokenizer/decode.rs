@@ -122,7 +122,7 @@ impl Decoder {
             return Ok(());
         };
         match &self.steps[m.step] {
-            DecoderStep::ByteLevel if matches!(m.state, State::Bytes) && piece.raw => {
+            DecoderStep::ByteLevel if matches!(m.state, State::Bytes) => {
                 m.pending.extend_from_slice(piece.bytes);
                 self.flush_utf8(m, rest, false, out)
             }

@@ -79,9 +79,14 @@ pub enum Normalizer {
     Nmt,
     /// Bytes written in the printable alphabet of GPT-2.
     ByteLevel,
-    /// llama.cpp's BERT rules: canonical decomposition, lower case, control characters dropped, words cut at white space,
-    /// punctuation, ASCII symbols and CJK ideographs (each a word of its own). The result has one space between words.
-    LlamaBert,
+    /// llama.cpp's BERT rules: control characters dropped, words cut at white space, punctuation, ASCII symbols and CJK
+    /// ideographs (each a word of its own). The result has one space between words.
+    LlamaBert {
+        /// Lower case.
+        lowercase: bool,
+        /// Canonical decomposition, then marks removed.
+        strip_accents: bool,
+    },
 }
 
 /// What happens to the matches of a split.

@@ -167,7 +167,10 @@ fn apply<'t>(
                 .collect(),
         ),
         Normalizer::ByteLevel => Cow::Owned(text.bytes().map(byte_to_char).collect()),
-        Normalizer::LlamaBert => Cow::Owned(llama_bert(&text)),
+        Normalizer::LlamaBert {
+            lowercase,
+            strip_accents,
+        } => Cow::Owned(llama_bert(&text, *lowercase, *strip_accents)),
     })
 }
 
@@ -305,10 +308,10 @@ fn sentencepiece(rule: &Normalizer, tables: Tables, text: &str) -> String {
 }
 
 /// llama.cpp's BERT words, separated by one space.
-fn llama_bert(text: &str) -> String {
+fn llama_bert(text: &str, lowercase: bool, strip_accents: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut word = String::new();
-    let mut end_word = |word: &mut String| {
+    let end_word = |word: &mut String, out: &mut String| {
         if !word.is_empty() {
             if !out.is_empty() {
                 out.push(' ');
@@ -317,27 +320,33 @@ fn llama_bert(text: &str) -> String {
             word.clear();
         }
     };
-    for c in text.nfd() {
+    let decomposed: Box<dyn Iterator<Item = char>> = if strip_accents {
+        Box::new(text.nfd())
+    } else {
+        Box::new(text.chars())
+    };
+    for c in decomposed {
         if c.is_whitespace() {
-            end_word(&mut word);
+            end_word(&mut word, &mut out);
             continue;
         }
-        if c == '\0' || c == '\u{fffd}' || OTHER.contains(c) {
+        if c == '\0' || c == '\u{fffd}' || OTHER.contains(c) || strip_accents && MARK.contains(c) {
             continue;
         }
-        let mut lower = c.to_lowercase();
-        let lower = match (lower.next(), lower.next()) {
-            (Some(l), None) => l,
+        let mut mapped = c.to_lowercase();
+        // Only mappings to one character.
+        let lower = match (mapped.next(), mapped.next()) {
+            (Some(l), None) if lowercase => l,
             _ => c,
         };
         if PUNCTUATION.contains(c) || is_cjk(c) {
-            end_word(&mut word);
+            end_word(&mut word, &mut out);
             word.push(lower);
-            end_word(&mut word);
+            end_word(&mut word, &mut out);
         } else {
             word.push(lower);
         }
     }
-    end_word(&mut word);
+    end_word(&mut word, &mut out);
     out
 }
