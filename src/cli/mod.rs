@@ -20,6 +20,7 @@ pub mod run;
 pub mod score;
 pub mod signals;
 pub mod text;
+pub mod tokenize;
 pub mod verify;
 
 use crate::error::{Error, Result};
@@ -65,6 +66,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Check every byte of a weight file
     Verify(verify::Args),
+    /// Turn text into tokens and back
+    Tokenize(tokenize::Args),
 }
 
 impl Command {
@@ -76,6 +79,7 @@ impl Command {
             Command::Import(args) => import::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }

@@ -136,7 +136,10 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         .map_or_else(|| stem(&path), str::to_owned);
     let chat_template = g.string("tokenizer.chat_template")?.map(str::to_owned);
     let mut vocabulary = std::mem::take(&mut g.metadata);
-    vocabulary.retain(|key, _| key.starts_with("tokenizer.") || key == "general.architecture");
+    vocabulary.retain(|key, _| {
+        key.starts_with("tokenizer.")
+            || matches!(key.as_str(), "general.architecture" | "general.name")
+    });
     let tokenizer = match vocabulary.get("tokenizer.ggml.model") {
         // Converters write this for models that are used with ids alone.
         Some(gguf::Value::String(model)) if model == "none" => TokenizerSource::None,

@@ -7,7 +7,8 @@ use super::charsmap::Charsmap;
 use super::definition::{Definition, Merge, Merges, ModelOptions, TemplateItem, Token, TokenKind};
 use super::normalize;
 use super::prepared::{
-    IN_MODEL, RAW, Section, TableBuilder, Writer, added_flags, flags_of_kind, hash_bytes, hash_pair,
+    IN_MODEL, NORM_TRIE, RAW, RAW_TRIE, Section, TRIE, TableBuilder, Writer, added_flags,
+    flags_of_kind, hash_bytes, hash_pair,
 };
 use super::trie::{self, Trie};
 use crate::error::{Error, Result};
@@ -177,7 +178,7 @@ impl Definition {
             })
             .map(|(t, id)| (t.piece.as_slice(), id))
             .collect();
-        w.put_trie(Section::TrieLabels, trie::build(&entries)?);
+        w.put_trie(TRIE, trie::build(&entries)?);
         Ok(())
     }
 
@@ -229,8 +230,8 @@ impl Definition {
         }
         let norm: Vec<(&[u8], u32)> = norm.iter().map(|(s, i)| (s.as_bytes(), *i)).collect();
         w.put(Section::Added, list);
-        w.put_trie(Section::RawLabels, trie::build(&raw)?);
-        w.put_trie(Section::NormLabels, trie::build(&norm)?);
+        w.put_trie(RAW_TRIE, trie::build(&raw)?);
+        w.put_trie(NORM_TRIE, trie::build(&norm)?);
         Ok(())
     }
 
@@ -284,14 +285,15 @@ impl Definition {
             *slot = [m.left, m.right, m.rank, m.result];
         }
         w.put(Section::Merges, table.finish());
-        if plain && !*byte_level {
-            if let Some(joins) = self.joins(&merges, &initial) {
-                let mut table = TableBuilder::<2>::new(joins.len().max(1));
-                for (a, b) in joins {
-                    *table.slot(hash_pair(a, b), |s| *s == [a, b])? = [a, b];
-                }
-                w.put(Section::Joins, table.finish());
+        if plain
+            && !*byte_level
+            && let Some(joins) = self.joins(&merges, &initial)
+        {
+            let mut table = TableBuilder::<2>::new(joins.len().max(1));
+            for (a, b) in joins {
+                *table.slot(hash_pair(a, b), |s| *s == [a, b])? = [a, b];
             }
+            w.put(Section::Joins, table.finish());
         }
         let mut table = TableBuilder::<2>::new(initial.keys.len());
         for (&key, &symbol) in &initial.keys {

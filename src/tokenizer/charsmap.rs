@@ -27,7 +27,7 @@ impl<'a> Charsmap<'a> {
         }
         let size = u32_at(bytes, 0) as usize;
         let rest = &bytes[4..];
-        if size > rest.len() || size % 4 != 0 || size < 4 {
+        if size > rest.len() || !size.is_multiple_of(4) || size < 4 {
             return Err(bad(format!(
                 "a trie of {size} bytes does not fit {} bytes",
                 rest.len()

@@ -322,10 +322,8 @@ fn make_possessive(nodes: &mut [Node], sets: &[CharSet]) {
         match &mut nodes[i] {
             Node::Set {
                 set, possessive, ..
-            } => {
-                if follower.is_some_and(|f| sets[*set].is_disjoint(&sets[f])) {
-                    *possessive = true;
-                }
+            } if follower.is_some_and(|f| sets[*set].is_disjoint(&sets[f])) => {
+                *possessive = true;
             }
             Node::Group { alternatives, .. } => {
                 for a in alternatives {

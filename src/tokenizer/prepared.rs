@@ -71,6 +71,13 @@ pub enum Section {
     Unused,
 }
 
+/// The sections of the vocabulary trie.
+pub const TRIE: [Section; 3] = [Section::TrieLabels, Section::TrieFirst, Section::TrieValues];
+/// The sections of the trie of added tokens for the raw text.
+pub const RAW_TRIE: [Section; 3] = [Section::RawLabels, Section::RawFirst, Section::RawValues];
+/// The sections of the trie of added tokens for the normalised text.
+pub const NORM_TRIE: [Section; 3] = [Section::NormLabels, Section::NormFirst, Section::NormValues];
+
 /// How many sections there are.
 pub const SECTIONS: usize = Section::Unused as usize + 1;
 
@@ -241,11 +248,12 @@ impl Writer {
         self.sections[section as usize] = bytes;
     }
 
-    /// Sets the three sections of a trie, of which `labels` is the first.
-    pub fn put_trie(&mut self, labels: Section, trie: TrieBytes) {
-        self.sections[labels as usize] = trie.labels;
-        self.sections[labels as usize + 1] = trie.first;
-        self.sections[labels as usize + 2] = trie.values;
+    /// Sets the three sections of a trie.
+    pub fn put_trie(&mut self, sections: [Section; 3], trie: TrieBytes) {
+        let [labels, first, values] = sections;
+        self.put(labels, trie.labels);
+        self.put(first, trie.first);
+        self.put(values, trie.values);
     }
 
     /// The bytes of the prepared form.
@@ -357,10 +365,10 @@ impl Prepared {
                 )));
             }
         }
-        if v.added.len() % 8 != 0 || v.unused.len() % 12 != 0 {
+        if !v.added.len().is_multiple_of(8) || !v.unused.len().is_multiple_of(12) {
             return Err(bad("a list has a broken last entry"));
         }
-        for at in [Section::TrieLabels, Section::RawLabels, Section::NormLabels] {
+        for at in [TRIE, RAW_TRIE, NORM_TRIE] {
             if self.trie_at(at).is_none() {
                 return Err(bad("the arrays of a trie do not fit together"));
             }
@@ -381,9 +389,9 @@ impl Prepared {
             .unwrap_or(&[])
     }
 
-    fn trie_at(&self, labels: Section) -> Option<Trie<'_>> {
-        let i = labels as usize;
-        Trie::new(self.section(i), self.section(i + 1), self.section(i + 2))
+    fn trie_at(&self, sections: [Section; 3]) -> Option<Trie<'_>> {
+        let [labels, first, values] = sections.map(|s| self.section(s as usize));
+        Trie::new(labels, first, values)
     }
 
     /// All tables as slices.
@@ -400,11 +408,11 @@ impl Prepared {
             initial: s(Section::Initial),
             merges: s(Section::Merges),
             joins: s(Section::Joins),
-            trie: self.trie_at(Section::TrieLabels).unwrap_or(none),
+            trie: self.trie_at(TRIE).unwrap_or(none),
             scores: s(Section::Scores),
             added: s(Section::Added),
-            raw: self.trie_at(Section::RawLabels).unwrap_or(none),
-            norm: self.trie_at(Section::NormLabels).unwrap_or(none),
+            raw: self.trie_at(RAW_TRIE).unwrap_or(none),
+            norm: self.trie_at(NORM_TRIE).unwrap_or(none),
             charsmap: s(Section::Charsmap),
             unused: s(Section::Unused),
         }

@@ -95,11 +95,6 @@ impl<'a> Trie<'a> {
         })
     }
 
-    /// Whether the trie holds no key.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
     /// The child of `node` along `label`.
     #[inline]
     pub fn child(&self, node: u32, label: u8) -> Option<u32> {
