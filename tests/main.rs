@@ -2,9 +2,15 @@
 
 mod cli;
 mod common;
+mod foreign_files;
 mod format;
 mod forward;
 mod golden;
+mod golden_folders;
+mod import;
+mod import_faults;
+mod import_hazards;
+mod import_mutation;
 mod isas;
 mod layering;
 mod materialise;

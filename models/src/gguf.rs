@@ -134,6 +134,9 @@ fn llama(c: &Config, own: &Map<String, Value>) -> Result<Map<String, Value>> {
     let mut set = |key: &str, value: Value| out.insert(key.to_owned(), value);
     let hidden = c.u32("embedding_length")?;
     let heads = c.u32("attention.head_count")?;
+    if heads == 0 {
+        return Err(c.unsupported("attention.head_count", "1 or more"));
+    }
     set("hidden_size", json!(hidden));
     set("num_attention_heads", json!(heads));
     set("num_hidden_layers", json!(c.u32("block_count")?));
@@ -150,7 +153,7 @@ fn llama(c: &Config, own: &Map<String, Value>) -> Result<Map<String, Value>> {
         set("num_key_value_heads", json!(n));
     }
     // llama.cpp derives the head width from these two and lets the lengths override it.
-    let derived = hidden.checked_div(heads).unwrap_or(0);
+    let derived = hidden / heads;
     let head_dim = c.opt_u32("attention.key_length")?.unwrap_or(derived);
     if c.opt_u32("attention.value_length")?.unwrap_or(head_dim) != head_dim {
         return Err(c.unsupported(

@@ -1,6 +1,7 @@
 //! `quern import`, and what `-m` does with a model that is not a weight file yet.
 
 use super::output::{Stream, visible};
+use super::signals;
 use crate::convert::cache::{self, Cached};
 use crate::convert::import::{self, Options, Summary};
 use crate::convert::quantize::Quant;
@@ -63,9 +64,10 @@ pub fn run(args: Args) -> Result<()> {
         hashes: None,
     };
     let start = Instant::now();
+    signals::poll();
     let bar = Bar::new();
     let summary = import::import(&args.source, &args.output, &options, &mut |done, all| {
-        bar.set(done, all);
+        bar.set(done, all)
     });
     bar.clear();
     report(&summary?, &args.output, start);
@@ -106,9 +108,10 @@ pub fn resolve_model(path: &Path) -> Result<PathBuf> {
                 "quern: importing {path:?} once, into {:?}",
                 pending.target()
             ));
+            signals::poll();
             let (start, bar) = (Instant::now(), Bar::new());
             let imported = pending.import(default_threads().threads, &mut |done, all| {
-                bar.set(done, all);
+                bar.set(done, all)
             });
             bar.clear();
             let (file, summary) = imported?;
@@ -160,9 +163,14 @@ impl Bar {
         Bar(bar)
     }
 
-    fn set(&self, done: u64, all: u64) {
+    /// Shows the progress; an error if a signal asks to stop.
+    fn set(&self, done: u64, all: u64) -> Result<()> {
+        if signals::caught().is_some() {
+            return Err(Error::limit("interrupted"));
+        }
         self.0.set_length(all);
         self.0.set_position(done);
+        Ok(())
     }
 
     fn clear(&self) {

@@ -559,7 +559,8 @@ fn tensor(c: &mut Cursor) -> Result<Tensor> {
     let (inner, outer) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);
     let len = dtype
         .row_bytes(inner)
-        .and_then(|row| outer.iter().try_fold(row, |n, &d| n.checked_mul(d)));
+        .and_then(|row| outer.iter().try_fold(row, |n, &d| n.checked_mul(d)))
+        .filter(|&len| i64::try_from(len).is_ok());
     let Some(len) = len else {
         return Err(Error::invalid(format_args!(
             "tensor {name:?}: rows of {inner} values are no whole blocks of {}, or the shape {shape:?} is larger than a file can be",

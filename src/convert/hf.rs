@@ -29,9 +29,14 @@ pub fn open(folder: &Path) -> Result<Foreign> {
     let generation = object(&folder.join("generation_config.json"))?.unwrap_or_default();
     let tokenizer_config = object(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
     let has = |name: &str| folder.join(name).is_file();
-    let tokenizer = if ["tokenizer.json", "tokenizer.model", "spiece.model"]
-        .into_iter()
-        .any(has)
+    let tokenizer = if [
+        "tokenizer.json",
+        "tokenizer.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    ]
+    .into_iter()
+    .any(has)
     {
         TokenizerSource::Folder(folder.to_owned())
     } else {

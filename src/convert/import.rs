@@ -6,7 +6,7 @@
 
 use super::foreign::Foreign;
 use super::open::open;
-use super::quantize::{self, Quant};
+use super::quantize::{self, Bound, Quant};
 use super::source::SourceFile;
 use super::vocabulary;
 use crate::error::{Error, Result};
@@ -50,8 +50,8 @@ pub struct Summary {
     pub tokenizer: bool,
 }
 
-/// Called now and then with the bytes written so far and in all.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+/// Called now and then with the bytes written so far and in all; an error ends the import.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// Imports the model at `source` into a weight file at `out`.
 ///
@@ -60,8 +60,9 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 pub fn import(source: &Path, out: &Path, options: &Options, progress: Progress) -> Result<Summary> {
     let foreign = open(source)?;
     refuse_source_as_target(&foreign, out)?;
-    let prepared = Prepared::new(&foreign, options)?;
-    let mut writer = Writer::create(out, prepared.writer_plan(options)?)?;
+    let plan = plan(&foreign)?;
+    let prepared = Prepared::new(&foreign, &plan, options)?;
+    let mut writer = Writer::create(out, prepared.writer_plan(options))?;
     let summary = prepared.write(&mut writer, options, progress)?;
     writer.finish()?;
     Ok(summary)
@@ -73,33 +74,44 @@ pub fn import(source: &Path, out: &Path, options: &Options, progress: Progress) 
 /// As [`import`].
 pub fn import_to<W: Write + Seek>(source: &Path, sink: W, options: &Options) -> Result<W> {
     let foreign = open(source)?;
-    let prepared = Prepared::new(&foreign, options)?;
-    let mut writer = Writer::new(sink, Path::new("the sink"), prepared.writer_plan(options)?)?;
-    prepared.write(&mut writer, options, &mut |_, _| {})?;
+    let plan = plan(&foreign)?;
+    let prepared = Prepared::new(&foreign, &plan, options)?;
+    let mut writer = Writer::new(sink, Path::new("the sink"), prepared.writer_plan(options))?;
+    prepared.write(&mut writer, options, &mut |_, _| Ok(()))?;
     Ok(writer.seal()?.0)
+}
+
+/// The plan of a foreign model.
+///
+/// # Errors
+/// Invalid, naming the key or the tensor.
+pub fn plan(foreign: &Foreign) -> Result<Plan> {
+    let config = Config::new(foreign.origin, &foreign.place, &foreign.config);
+    let plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
+        // Errors about keys name the file; those about tensors do not.
+        let placed = e.to_string().starts_with(&foreign.place);
+        let e = Error::invalid(e);
+        if placed { e } else { e.at(&foreign.place) }
+    })?;
+    foreign.check_ids(plan.spec.vocab_size)?;
+    Ok(plan)
 }
 
 /// An import that has read everything but the weights.
 struct Prepared<'f> {
     foreign: &'f Foreign,
-    plan: Plan,
+    plan: &'f Plan,
+    bound: Bound<'f>,
     tokenizer: vocabulary::Prepared,
     /// Every file that the result depends on, open.
     sources: Vec<SourceFile>,
 }
 
 impl<'f> Prepared<'f> {
-    fn new(foreign: &'f Foreign, options: &Options) -> Result<Self> {
-        let config = Config::new(foreign.origin, &foreign.place, &foreign.config);
-        let plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
-            // Errors about keys name the file; those about tensors do not.
-            let place = e.to_string().starts_with(&foreign.place);
-            let e = Error::invalid(e);
-            if place { e } else { e.at(&foreign.place) }
-        })?;
-        let vocab = plan.spec.vocab_size;
-        foreign.check_ids(vocab)?;
-        let tokenizer = vocabulary::prepare(foreign, options.tokenizer, vocab)?;
+    fn new(foreign: &'f Foreign, plan: &'f Plan, options: &Options) -> Result<Self> {
+        let bound = quantize::bind(plan, &foreign.tensors, options.quant)
+            .map_err(|e| e.at(&foreign.place))?;
+        let tokenizer = vocabulary::prepare(foreign, options.tokenizer, plan.spec.vocab_size)?;
         let paths = foreign.files.iter().map(PathBuf::as_path);
         let sources = paths
             .chain(options.tokenizer)
@@ -108,22 +120,21 @@ impl<'f> Prepared<'f> {
         Ok(Prepared {
             foreign,
             plan,
+            bound,
             tokenizer,
             sources,
         })
     }
 
     /// Formats and metadata; hashes that are not known yet are zeros of the same length.
-    fn writer_plan(&self, options: &Options) -> Result<WriterPlan> {
-        let bound = quantize::bind(&self.plan, &self.foreign.tensors, options.quant)
-            .map_err(|e| e.at(&self.foreign.place))?;
+    fn writer_plan(&self, options: &Options) -> WriterPlan {
         let zeros = vec![blake3::Hash::from_bytes([0; 32]); self.sources.len()];
-        Ok(WriterPlan {
+        WriterPlan {
             spec: self.plan.spec.clone(),
             meta: self.meta(options, &zeros),
             tokenizer: self.tokenizer.bytes.clone(),
-            formats: bound.items.iter().map(|item| item.format).collect(),
-        })
+            formats: self.bound.items.iter().map(|item| item.format).collect(),
+        }
     }
 
     fn meta(&self, options: &Options, hashes: &[blake3::Hash]) -> Meta {
@@ -195,20 +206,18 @@ impl<'f> Prepared<'f> {
         progress: Progress,
     ) -> Result<Summary> {
         let tensors = &self.foreign.tensors;
-        let bound = quantize::bind(&self.plan, tensors, options.quant)
-            .map_err(|e| e.at(&self.foreign.place))?;
+        let items = &self.bound.items;
         let total = writer.file_length();
         let mut done = 0;
         let hashes = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| self.hash(options.hashes));
-            quantize::run(&bound.items, tensors, options.threads, |bytes, last| {
+            quantize::run(items, tensors, options.threads, |bytes, last| {
                 writer.write_tensor_chunk(bytes)?;
                 if last {
                     writer.finish_tensor()?;
                 }
                 done += bytes.len() as u64;
-                progress(done, total);
-                Ok(())
+                progress(done, total)
             })
             .map_err(|e| match e.kind() {
                 crate::error::ErrorKind::Invalid => e.at(&self.foreign.place),
@@ -219,7 +228,7 @@ impl<'f> Prepared<'f> {
                 .unwrap_or_else(|_| Err(Error::limit("the hashing thread ended early")))
         })?;
         writer.replace_meta(self.meta(options, &hashes))?;
-        progress(total, total);
+        progress(total, total)?;
         let weights = |shape| match shape {
             Shape::Vector(n) => u64::from(n),
             Shape::Matrix { count, rows, cols } => {
@@ -232,10 +241,10 @@ impl<'f> Prepared<'f> {
                 .as_str()
                 .unwrap_or_default()
                 .to_owned(),
-            tensors: bound.items.len(),
-            weights: bound.items.iter().map(|i| weights(i.tensor.shape)).sum(),
+            tensors: items.len(),
+            weights: items.iter().map(|i| weights(i.tensor.shape)).sum(),
             bytes: total,
-            skipped: bound.skipped,
+            skipped: self.bound.skipped.clone(),
             tokenizer: !self.tokenizer.bytes.is_empty(),
         })
     }

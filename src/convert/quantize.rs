@@ -137,11 +137,11 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 )),
             });
         }
-        let format = choose(&parts, tensor.shape, quant);
+        let (format, verbatim) = choose(&parts, tensors, tensor.shape, quant)?;
         items.push(Item {
             tensor,
             format,
-            verbatim: verbatim(&parts, format),
+            verbatim,
             parts,
         });
     }
@@ -220,43 +220,32 @@ fn shape_error(t: &Tensor, rows: u64, cols: u64) -> Error {
     ))
 }
 
-/// The format of the stored tensor.
-fn choose(parts: &[Part], shape: Shape, quant: Quant) -> Format {
+/// The format of the stored tensor, and whether the codes and scales of its sources can be taken over as they are.
+fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Result<(Format, bool)> {
     if let Shape::Vector(_) = shape {
-        return Format::F32;
+        return Ok((Format::F32, false));
     }
-    let same = |p: &Part| match p.tensor.dtype {
-        Dtype::F16 => Format::F16,
-        Dtype::Bf16 => Format::Bf16,
-        Dtype::Q8_0 => Format::Q8,
-        Dtype::Q4_0 => Format::Q4,
-        Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
-    };
-    match quant {
+    // The format that holds the values of all parts without change.
+    let mut same = None;
+    for part in parts {
+        let own = match part.tensor.dtype {
+            Dtype::F16 => Format::F16,
+            Dtype::Bf16 => Format::Bf16,
+            Dtype::Q8_0 => Format::Q8,
+            Dtype::Q4_0 => Format::Q4,
+            Dtype::Groups(_) if tensors.groups_are_blocks(part.tensor)? => Format::Q8,
+            Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
+        };
+        let changed = part.add != 0.0 || same.is_some_and(|f| f != own);
+        same = Some(if changed { Format::F32 } else { own });
+    }
+    let same = same.unwrap_or(Format::F32);
+    let format = match quant {
+        Quant::Keep => same,
         Quant::To(format) => format,
-        Quant::Keep => {
-            let mut formats = parts.iter().map(same);
-            let first = formats.next().unwrap_or(Format::F32);
-            let unchanged = parts.iter().all(|p| p.add == 0.0);
-            if unchanged && formats.all(|f| f == first) {
-                first
-            } else {
-                Format::F32
-            }
-        }
-    }
-}
-
-/// Whether codes and scales can be taken over: all sources are blocks of that very format.
-fn verbatim(parts: &[Part], format: Format) -> bool {
-    parts.iter().all(|p| {
-        p.add == 0.0
-            && match p.tensor.dtype {
-                Dtype::Q8_0 => format == Format::Q8,
-                Dtype::Q4_0 => format == Format::Q4,
-                _ => false,
-            }
-    })
+    };
+    let verbatim = format == same && matches!(format, Format::Q8 | Format::Q4);
+    Ok((format, verbatim))
 }
 
 /// A run of panels of one matrix, or a whole vector.
@@ -443,13 +432,13 @@ impl Scratch {
             let t = run.part.tensor;
             match run.rows {
                 Picked::Span(from, n) => {
-                    tensors.read_raw(t, from, n, &mut self.raw)?;
+                    tensors.read_blocks(t, from, n, &mut self.raw)?;
                     row_bytes = self.raw.len() / n as usize;
                     self.blocks.extend_from_slice(&self.raw);
                 }
                 Picked::List(list, low, high) => {
                     let n = high - low + 1;
-                    tensors.read_raw(t, low, n, &mut self.raw)?;
+                    tensors.read_blocks(t, low, n, &mut self.raw)?;
                     row_bytes = self.raw.len() / n as usize;
                     for &r in list {
                         let at = (u64::from(r) - low) as usize * row_bytes;

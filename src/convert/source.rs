@@ -316,6 +316,55 @@ impl Tensors {
         }
     }
 
+    /// As [`Tensors::read_raw`], with the groups of [`Dtype::Groups`] cut into the blocks of Q8_0, whose scales must fit
+    /// ([`Tensors::groups_are_blocks`]).
+    ///
+    /// # Errors
+    /// As [`Tensors::read_raw`].
+    pub fn read_blocks(&self, t: &Tensor, first: u64, count: u64, out: &mut Vec<u8>) -> Result<()> {
+        let Dtype::Groups(group) = t.dtype else {
+            return self.read_raw(t, first, count, out);
+        };
+        out.clear();
+        let (mut bytes, mut column) = (Vec::new(), 0u32);
+        self.read_groups(t, group, first, count, &mut bytes, |code, scale| {
+            if column.is_multiple_of(32) {
+                out.extend(f16::from_f32(scale).to_le_bytes());
+            }
+            out.push(code as u8);
+            column = column.wrapping_add(1);
+        })
+    }
+
+    /// Whether a [`Dtype::Groups`] tensor is the same as blocks of Q8_0: groups are whole blocks and every scale is an f16.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn groups_are_blocks(&self, t: &Tensor) -> Result<bool> {
+        let (rows, cols) = t.matrix();
+        let Dtype::Groups(group) = t.dtype else {
+            return Ok(false);
+        };
+        if !group.is_multiple_of(32) || !cols.is_multiple_of(32) {
+            return Ok(false);
+        }
+        let (mut at, end) = (t.offset + rows * cols, t.offset + t.len);
+        let mut buffer = vec![0u8; 1 << 16];
+        while at < end {
+            let n = (end - at).min(buffer.len() as u64) as usize;
+            self.files[t.file].read_at(at, &mut buffer[..n])?;
+            let fits = |b: &[u8]| {
+                let scale = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                f16::from_f32(scale).to_f32().to_bits() == scale.to_bits()
+            };
+            if !buffer[..n].chunks_exact(4).all(fits) {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+        Ok(true)
+    }
+
     /// Rows of a [`Dtype::Groups`] tensor: every code with the scale of its group.
     ///
     /// # Errors
