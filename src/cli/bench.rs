@@ -121,7 +121,7 @@ fn bandwidth(args: &BwArgs) -> Result<()> {
         }
     }
     if args.json {
-        out.line(json!({"bytes": buffer.bytes(), "runs": args.runs, "read": rows}))?;
+        out.json(&json!({"bytes": buffer.bytes(), "runs": args.runs, "read": rows}))?;
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ fn model(args: &BenchModelArgs) -> Result<()> {
     let weights = engine.model().weight_bytes_per_pass();
     let mut out = output::stdout();
     if args.json {
-        return out.line(json!({
+        return out.json(&json!({
             "isa": engine.kernels().name(),
             "threads": engine.threads(),
             "runs": args.runs,

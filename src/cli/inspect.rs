@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = tokenizer.map_err(|e| e.at(format_args!("{:?}: tokenizer", args.file)))?;
     let mut out = output::stdout();
     if args.json {
-        return out.line(describe_json(&file, tokenizer.as_ref(), args.tensors));
+        return out.json(&describe_json(&file, tokenizer.as_ref(), args.tensors));
     }
     out.put(describe(&file, tokenizer.as_ref(), args.tensors).as_bytes())
 }

@@ -2,7 +2,8 @@
 
 use super::load::Loaded;
 use super::memory::{self, mib};
-use crate::error::{Error, Result};
+use super::output::json_text;
+use crate::error::Result;
 use crate::generate::{Outcome, Request};
 use serde::Serialize;
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl Report<'_> {
     /// None that can be expected: everything in it can be written as JSON.
     pub fn json(&self) -> Result<String> {
         let stats = &self.outcome.stats;
-        serde_json::to_string(&Json {
+        json_text(&Json {
             text: &self.outcome.text,
             ids: &self.outcome.ids,
             prompt_ids: &self.request.prompt,
@@ -94,7 +95,6 @@ impl Report<'_> {
             seed: self.request.sampling.seed,
             timings: self.timings(),
         })
-        .map_err(Error::invalid)
     }
 
     /// Lines for a person.

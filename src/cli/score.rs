@@ -121,21 +121,13 @@ pub fn run(args: Args) -> Result<()> {
         },
     )?;
     if args.json {
-        return json_line(
-            &mut out,
-            &JsonSummary {
-                tokens: summary.tokens,
-                nll: summary.nll,
-                perplexity: summary.perplexity(),
-            },
-        );
+        return out.json(&JsonSummary {
+            tokens: summary.tokens,
+            nll: summary.nll,
+            perplexity: summary.perplexity(),
+        });
     }
     total(&mut out, summary)
-}
-
-fn json_line(out: &mut Stdout, value: &impl Serialize) -> Result<()> {
-    let line = serde_json::to_string(value).map_err(Error::invalid)?;
-    out.line(line)
 }
 
 /// Numbers are printed with as many digits as reading them back takes.
@@ -145,16 +137,13 @@ fn json_position(out: &mut Stdout, args: &Args, position: Position<'_>, last: us
         Logits::Last => position.pos == last,
         Logits::All => true,
     };
-    json_line(
-        out,
-        &JsonPosition {
-            pos: position.pos,
-            id: position.id,
-            logprob: position.logprob,
-            top: position.top(args.top),
-            logits: all.then_some(position.logits),
-        },
-    )
+    out.json(&JsonPosition {
+        pos: position.pos,
+        id: position.id,
+        logprob: position.logprob,
+        top: position.top(args.top),
+        logits: all.then_some(position.logits),
+    })
 }
 
 /// One line of the table for a person.

@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<()> {
         let ids = parse_ids(&input)?;
         let text = tokenizer.decode(&ids, DecodeOptions::default())?;
         if args.json {
-            out.line(report(&tokenizer, &ids, &text))?;
+            out.json(&report(&tokenizer, &ids, &text))?;
         } else {
             out.line(text)?;
         }
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<()> {
     )?;
     if args.json {
         let text = tokenizer.decode(&ids, DecodeOptions::default())?;
-        out.line(report(&tokenizer, &ids, &text))?;
+        out.json(&report(&tokenizer, &ids, &text))?;
     } else if args.ids {
         let list: Vec<String> = ids.iter().map(u32::to_string).collect();
         out.line(list.join(" "))?;
@@ -234,7 +234,7 @@ fn lines(args: &Args, tokenizer: &Tokenizer, out: &mut Stdout) -> Result<()> {
             continue;
         }
         one_line(args, tokenizer, text)
-            .and_then(|v| out.line(v))
+            .and_then(|v| out.json(&v))
             .map_err(|e| e.at(format_args!("{name:?}: line {number}")))?;
     }
     Ok(())

@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     let tensors = file.entries().len();
     let mut out = output::stdout();
     if args.json {
-        return out.line(json!({
+        return out.json(&json!({
             "ok": true,
             "path": args.file.to_string_lossy(),
             "id": file.id_hex(),
