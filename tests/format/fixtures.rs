@@ -311,6 +311,23 @@ fn overlap_hole_and_order() {
 }
 
 #[test]
+fn more_tensors_or_data_than_the_spec_has() {
+    let mut parts = Parts::of(&tiny_file());
+    parts.data.extend([0; 4096]);
+    let bytes = parts.assemble();
+    let end = bytes.len() - 4096;
+    let expected = format!(
+        "data ends at byte {end}, but the tensors of the Spec end at {}",
+        end - 4096
+    );
+    refused_bytes(&bytes, &expected);
+    refused_bytes(
+        &with_table(|t| t.extend_from_within(4 * 128..)),
+        "6 tensors, expected 5 for this Spec",
+    );
+}
+
+#[test]
 fn shapes_other_than_the_specs() {
     refused_bytes(&with_table(|t| t[16] = 19), "rows is 19, expected 18");
     refused_bytes(&with_table(|t| t[20] = 13), "cols is 13, expected 12");
