@@ -1,27 +1,21 @@
 //! The tile of the float formats: f32, f16 and bf16, widened in registers.
 
-use super::{Shapes, Step, Walk};
-use crate::PANEL_ROWS;
+use super::{Place, Shapes, Step, Walk};
 use crate::matmul::FloatJob;
+use crate::vector::Vector;
 
-/// 16 output rows as one instruction set sees them, and how it reads a line of one format.
+/// How an instruction set reads a line of one format, for 16 output rows.
 ///
 /// # Safety
-/// Every function needs the features of its instruction set, and pointers that are valid for what it reads or writes.
+/// Every function needs the features of its instruction set, and 64 readable bytes.
 pub(crate) trait FloatLanes {
     /// 16 f32.
-    type F: Copy;
+    type F: Vector;
     /// Columns of a line.
     const COLS: usize;
 
     /// The first column of a line and, if it has two, the second.
     unsafe fn widen(line: *const u8) -> (Self::F, Self::F);
-    unsafe fn zero() -> Self::F;
-    unsafe fn load(p: *const f32) -> Self::F;
-    unsafe fn store(p: *mut f32, v: Self::F);
-    unsafe fn splat(p: *const f32) -> Self::F;
-    /// `a * b + c`, rounded once.
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 }
 
 /// One tile: all pointers are at its first token and line.
@@ -32,13 +26,7 @@ pub(crate) struct FloatTile {
     steps: usize,
     x: *const f32,
     stride: usize,
-    parked: *mut f32,
-    first: bool,
-    last: bool,
-    out: *mut f32,
-    out_stride: usize,
-    /// Rows to write, of all panels.
-    rows: usize,
+    place: Place,
 }
 
 /// Picks the instance for P panels and T tokens.
@@ -64,12 +52,7 @@ pub(crate) unsafe fn run(job: FloatJob<'_>, line_cols: usize, shapes: &Shapes, p
             steps: step.to - step.from,
             x: job.x[step.token * job.stride + step.from * line_cols..].as_ptr(),
             stride: job.stride,
-            parked: step.parked,
-            first: step.first,
-            last: step.last,
-            out: job.out.at(step.token, step.panel * PANEL_ROWS),
-            out_stride: job.out.stride(),
-            rows: (job.out.rows() - step.panel * PANEL_ROWS).min(step.panels * PANEL_ROWS),
+            place: step.place(&job.out),
         };
         // SAFETY: features are the caller's promise. The job's sizes were checked where it was made: `panels`
         // panels of `steps` lines, `n` rows of activations of at least that many columns, and an output that
@@ -87,14 +70,7 @@ pub(crate) unsafe fn tile<L: FloatLanes, const P: usize, const T: usize>(a: &Flo
     // SAFETY: all of it is within what the caller promises: lines of a panel follow each other, tokens are
     // `stride` apart.
     unsafe {
-        let mut acc = [[L::zero(); T]; P];
-        if !a.first {
-            for t in 0..T {
-                for p in 0..P {
-                    acc[p][t] = L::load(a.parked.add((t * P + p) * PANEL_ROWS));
-                }
-            }
-        }
+        let mut acc = a.place.begin::<L::F, P, T>();
         for step in 0..a.steps {
             let line = a.weights.add(step * 64);
             let x = a.x.add(step * L::COLS);
@@ -103,38 +79,20 @@ pub(crate) unsafe fn tile<L: FloatLanes, const P: usize, const T: usize>(a: &Flo
                 w[p] = L::widen(line.add(p * a.panel_bytes));
             }
             for t in 0..T {
-                let x = L::splat(x.add(t * a.stride));
+                let x = L::F::splat(*x.add(t * a.stride));
                 for p in 0..P {
-                    acc[p][t] = L::fma(w[p].0, x, acc[p][t]);
+                    acc[p][t] = w[p].0.fma(x, acc[p][t]);
                 }
             }
             if L::COLS == 2 {
                 for t in 0..T {
-                    let x = L::splat(x.add(t * a.stride + 1));
+                    let x = L::F::splat(*x.add(t * a.stride + 1));
                     for p in 0..P {
-                        acc[p][t] = L::fma(w[p].1, x, acc[p][t]);
+                        acc[p][t] = w[p].1.fma(x, acc[p][t]);
                     }
                 }
             }
         }
-        for t in 0..T {
-            for p in 0..P {
-                if !a.last {
-                    L::store(a.parked.add((t * P + p) * PANEL_ROWS), acc[p][t]);
-                } else if a.rows >= (p + 1) * PANEL_ROWS {
-                    L::store(a.out.add(t * a.out_stride + p * PANEL_ROWS), acc[p][t]);
-                } else {
-                    let mut values = [0.0f32; PANEL_ROWS];
-                    L::store(values.as_mut_ptr(), acc[p][t]);
-                    for (r, value) in values
-                        .iter()
-                        .enumerate()
-                        .take(a.rows.saturating_sub(p * PANEL_ROWS))
-                    {
-                        *a.out.add(t * a.out_stride + p * PANEL_ROWS + r) = *value;
-                    }
-                }
-            }
-        }
+        a.place.end::<L::F, P, T>(&acc);
     }
 }

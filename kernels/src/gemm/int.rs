@@ -1,14 +1,15 @@
 //! The tile of the integer formats with one f16 scale per block of 32: q8 and q4.
 
-use super::{Shapes, Step, Walk};
+use super::{Place, Shapes, Step, Walk};
+use crate::BLOCK;
 use crate::formats::{q4, q8};
 use crate::matmul::IntJob;
-use crate::{BLOCK, PANEL_ROWS};
+use crate::vector::Vector;
 
-/// 16 output rows as one instruction set sees them.
+/// How an instruction set multiplies lines of codes with activations, for 16 output rows.
 ///
 /// # Safety
-/// Every function needs the features of its instruction set, and pointers that are valid for what it reads or writes.
+/// Every function needs the features of its instruction set, and pointers that are valid for what it reads.
 pub(crate) trait IntLanes {
     /// A line of 16 x 4 unsigned codes.
     type Line: Copy;
@@ -17,7 +18,12 @@ pub(crate) trait IntLanes {
     /// Running integer sums of 16 rows.
     type Sums: Copy;
     /// 16 f32.
-    type F: Copy;
+    type F: Vector;
+    /// Whether a stored line holds two lines of four-bit codes.
+    const NIBBLES: bool;
+    /// Whether the lines of a block are a loop at run time. Unrolled they run faster, unless registers are few: then a
+    /// compiler sees all loads of the block at once and keeps more of them than there is room for.
+    const ROLLED: bool;
 
     /// 64 codes of one byte.
     unsafe fn codes(line: *const u8) -> Self::Line;
@@ -31,15 +37,6 @@ pub(crate) trait IntLanes {
     unsafe fn dot(sums: Self::Sums, line: Self::Line, acts: Self::Acts) -> Self::Sums;
     /// The sums at the end of a block, with the offset if `start` left it out.
     unsafe fn finish(sums: Self::Sums, offset: *const i32) -> Self::F;
-    /// 16 scales, widened.
-    unsafe fn scales(line: *const u8) -> Self::F;
-    unsafe fn zero() -> Self::F;
-    unsafe fn load(p: *const f32) -> Self::F;
-    unsafe fn store(p: *mut f32, v: Self::F);
-    unsafe fn splat(p: *const f32) -> Self::F;
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`, rounded once.
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 }
 
 /// One tile: all pointers are at its first token and step.
@@ -48,17 +45,13 @@ pub(crate) struct IntTile {
     panel_bytes: usize,
     /// Tiles of 64 columns.
     steps: usize,
+    /// Lines of codes of a block: 8, or 4 of nibbles.
+    lines: usize,
     q: *const i8,
     stride: usize,
     scales: *const f32,
     offsets: *const i32,
-    parked: *mut f32,
-    first: bool,
-    last: bool,
-    out: *mut f32,
-    out_stride: usize,
-    /// Rows to write, of all panels.
-    rows: usize,
+    place: Place,
 }
 
 /// Picks the instance for P panels and T tokens.
@@ -83,16 +76,12 @@ pub(crate) unsafe fn run(job: IntJob<'_>, tile_bytes: usize, shapes: &Shapes, pi
             weights: job.weights[step.panel * job.panel_bytes + step.from * tile_bytes..].as_ptr(),
             panel_bytes: job.panel_bytes,
             steps: step.to - step.from,
+            lines: (tile_bytes - 64) / 128,
             q: job.q[step.token * job.stride + step.from * 64..].as_ptr(),
             stride: job.stride,
             scales: job.scales[step.token * blocks_stride + step.from * 2..].as_ptr(),
             offsets: job.offsets[step.token * blocks_stride + step.from * 2..].as_ptr(),
-            parked: step.parked,
-            first: step.first,
-            last: step.last,
-            out: job.out.at(step.token, step.panel * PANEL_ROWS),
-            out_stride: job.out.stride(),
-            rows: (job.out.rows() - step.panel * PANEL_ROWS).min(step.panels * PANEL_ROWS),
+            place: step.place(&job.out),
         };
         // SAFETY: features are the caller's promise. The job's sizes were checked where it was made: `panels`
         // panels of `steps` tiles, `n` rows of activations of at least that many columns, and an output that
@@ -106,23 +95,18 @@ pub(crate) unsafe fn run(job: IntJob<'_>, tile_bytes: usize, shapes: &Shapes, pi
 /// # Safety
 /// The CPU must have the features of `L`; the pointers of `a` must be valid for P panels, T tokens and its steps.
 #[inline(always)]
-pub(crate) unsafe fn tile<L: IntLanes, const NIBBLES: bool, const P: usize, const T: usize>(
-    a: &IntTile,
-) {
+pub(crate) unsafe fn tile<L: IntLanes, const P: usize, const T: usize>(a: &IntTile) {
     // SAFETY: all of it is within what the caller promises: tiles of a panel follow each other, tokens are `stride`
     // apart, and a tile is a line of scales and then 16 lines of codes, or 8 of nibbles.
     unsafe {
-        let tile_bytes = if NIBBLES { q4::TILE } else { q8::TILE };
-        let lines = if NIBBLES { 4 } else { 8 };
+        let tile_bytes = if L::NIBBLES { q4::TILE } else { q8::TILE };
+        let lines = match L::ROLLED {
+            true => a.lines,
+            false if L::NIBBLES => 4,
+            false => 8,
+        };
         let blocks_stride = a.stride / BLOCK;
-        let mut acc = [[L::zero(); T]; P];
-        if !a.first {
-            for t in 0..T {
-                for p in 0..P {
-                    acc[p][t] = L::load(a.parked.add((t * P + p) * PANEL_ROWS));
-                }
-            }
-        }
+        let mut acc = a.place.begin::<L::F, P, T>();
         for step in 0..a.steps {
             let tile = a.weights.add(step * tile_bytes);
             for b in 0..2 {
@@ -137,7 +121,7 @@ pub(crate) unsafe fn tile<L: IntLanes, const NIBBLES: bool, const P: usize, cons
                 }
                 for g in 0..lines {
                     let line = tile.add(64 + (b * lines + g) * 64);
-                    if NIBBLES {
+                    if L::NIBBLES {
                         let mut w = [L::nibbles(line); P];
                         for p in 1..P {
                             w[p] = L::nibbles(line.add(p * a.panel_bytes));
@@ -165,37 +149,19 @@ pub(crate) unsafe fn tile<L: IntLanes, const NIBBLES: bool, const P: usize, cons
                         }
                     }
                 }
-                let mut w_scales = [L::scales(tile.add(b * 32)); P];
+                let mut w_scales = [L::F::load_f16(tile.add(b * 32)); P];
                 for p in 1..P {
-                    w_scales[p] = L::scales(tile.add(p * a.panel_bytes + b * 32));
+                    w_scales[p] = L::F::load_f16(tile.add(p * a.panel_bytes + b * 32));
                 }
                 for t in 0..T {
-                    let scale = L::splat(a.scales.add(t * blocks_stride + block));
+                    let scale = L::F::splat(*a.scales.add(t * blocks_stride + block));
                     for p in 0..P {
                         let sum = L::finish(sums[p][t], offsets.add(t * blocks_stride));
-                        acc[p][t] = L::fma(L::mul(w_scales[p], scale), sum, acc[p][t]);
+                        acc[p][t] = w_scales[p].mul(scale).fma(sum, acc[p][t]);
                     }
                 }
             }
         }
-        for t in 0..T {
-            for p in 0..P {
-                if !a.last {
-                    L::store(a.parked.add((t * P + p) * PANEL_ROWS), acc[p][t]);
-                } else if a.rows >= (p + 1) * PANEL_ROWS {
-                    L::store(a.out.add(t * a.out_stride + p * PANEL_ROWS), acc[p][t]);
-                } else {
-                    let mut values = [0.0f32; PANEL_ROWS];
-                    L::store(values.as_mut_ptr(), acc[p][t]);
-                    for (r, value) in values
-                        .iter()
-                        .enumerate()
-                        .take(a.rows.saturating_sub(p * PANEL_ROWS))
-                    {
-                        *a.out.add(t * a.out_stride + p * PANEL_ROWS + r) = *value;
-                    }
-                }
-            }
-        }
+        a.place.end::<L::F, P, T>(&acc);
     }
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! for a chunk of tokens          their activations stay in the second-level cache
 //!   for a group of P panels
-//!     for a chunk of K           the weights of the group stay in the first-level cache
+//!     for a chunk of K           the weights of the group stay there, too
 //!       for a tile of T tokens   accumulators are parked between chunks of K: the order of the sums is untouched
 //! ```
 //! With one tile of tokens K is not cut and weights stream through once.
@@ -15,13 +15,27 @@
 pub(crate) mod float;
 pub(crate) mod int;
 
+/// The instance of a function generic over a kind, panels and tokens, among those listed.
+macro_rules! pick_tile {
+    ($panels:ident, $tokens:ident, $instance:ident::<$generic:ident>: $($p:literal x [$($t:literal),*]),*) => {
+        match ($panels, $tokens) {
+            $($(($p, $t) => $instance::<$generic, $p, $t>,)*)*
+            _ => unreachable!("no tile of {} panels and {} tokens", $panels, $tokens),
+        }
+    };
+}
+pub(crate) use pick_tile;
+
 use crate::PANEL_ROWS;
+use crate::matmul::Out;
+use crate::vector::Vector;
 
 /// Bytes of activations that a chunk of tokens may occupy: half of a common second-level cache.
 const TOKEN_CHUNK_BYTES: usize = 512 << 10;
 
-/// Bytes of weights of one group of panels per chunk of K: half of a common first-level cache.
-const K_CHUNK_BYTES: usize = 16 << 10;
+/// Bytes of weights of one group of panels per chunk of K, beside the activations in the second-level cache. Chunks for
+/// the first-level cache measure worse: tiles need so few bytes per product that parking costs more.
+const K_CHUNK_BYTES: usize = 128 << 10;
 
 /// The tile shapes of one kernel.
 pub(crate) struct Shapes {
@@ -68,6 +82,76 @@ pub(crate) struct Step {
     pub last: bool,
     /// Where this tile parks: `tokens * panels` rows.
     pub parked: *mut f32,
+}
+
+/// Where the accumulators of a tile come from and go to.
+pub(crate) struct Place {
+    parked: *mut f32,
+    first: bool,
+    last: bool,
+    out: *mut f32,
+    out_stride: usize,
+    /// Rows to write, of all panels.
+    rows: usize,
+}
+
+impl Step {
+    pub(crate) fn place(&self, out: &Out<'_>) -> Place {
+        let row = self.panel * PANEL_ROWS;
+        Place {
+            parked: self.parked,
+            first: self.first,
+            last: self.last,
+            out: out.at(self.token, row),
+            out_stride: out.stride(),
+            rows: (out.rows() - row).min(self.panels * PANEL_ROWS),
+        }
+    }
+}
+
+impl Place {
+    /// The accumulators at the start of a tile.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `V`, and unless this is the first tile along K, P x T rows must be parked.
+    #[inline(always)]
+    unsafe fn begin<V: Vector, const P: usize, const T: usize>(&self) -> [[V; T]; P] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut acc = [[V::splat(0.0); T]; P];
+            if !self.first {
+                for t in 0..T {
+                    for p in 0..P {
+                        acc[p][t] = V::load(self.parked.add((t * P + p) * PANEL_ROWS));
+                    }
+                }
+            }
+            acc
+        }
+    }
+
+    /// Parks the accumulators, or writes those of rows that exist to the output.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `V`; there must be parking for P x T rows, or `rows` of T tokens in the output.
+    #[inline(always)]
+    unsafe fn end<V: Vector, const P: usize, const T: usize>(&self, acc: &[[V; T]; P]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for t in 0..T {
+                for p in 0..P {
+                    let out = self.out.wrapping_add(t * self.out_stride + p * PANEL_ROWS);
+                    if !self.last {
+                        acc[p][t].store(self.parked.add((t * P + p) * PANEL_ROWS));
+                    } else if self.rows >= (p + 1) * PANEL_ROWS {
+                        acc[p][t].store(out);
+                    } else {
+                        acc[p][t].store_partial(out, self.rows.saturating_sub(p * PANEL_ROWS));
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Walk {

@@ -1,126 +1,70 @@
 //! f32, f16 and bf16, a column of 16 rows to two registers.
 
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
 
-use super::lanes::{self, Pair};
-use crate::gemm::Shapes;
+use super::vector::Avx2;
 use crate::gemm::float::{FloatLanes, FloatTile, run, tile};
+use crate::gemm::{Shapes, pick_tile};
 use crate::matmul::FloatJob;
+use crate::vector::Vector;
 
-/// How a line becomes f32.
-///
-/// # Safety
-/// Needs AVX2 and F16C, and 64 readable bytes.
-trait Widen {
-    const COLS: usize;
-    unsafe fn widen(line: *const u8) -> (Pair, Pair);
-}
-
+/// One column per line.
 struct F32;
+/// A column in each half of a line.
 struct F16;
+/// Two columns, interleaved.
 struct Bf16;
 
-impl Widen for F32 {
+impl FloatLanes for F32 {
+    type F = Avx2;
     const COLS: usize = 1;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (Pair, Pair) {
+    unsafe fn widen(line: *const u8) -> (Avx2, Avx2) {
         // SAFETY: as the trait demands.
-        unsafe { (lanes::load(line.cast()), lanes::zero()) }
+        unsafe { (Avx2::load(line.cast()), Avx2::splat(0.0)) }
     }
 }
 
-impl Widen for F16 {
+impl FloatLanes for F16 {
+    type F = Avx2;
     const COLS: usize = 2;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (Pair, Pair) {
+    unsafe fn widen(line: *const u8) -> (Avx2, Avx2) {
         // SAFETY: as the trait demands.
-        unsafe { (lanes::widen_f16(line), lanes::widen_f16(line.add(32))) }
+        unsafe { (Avx2::load_f16(line), Avx2::load_f16(line.add(32))) }
     }
 }
 
-impl Widen for Bf16 {
+impl FloatLanes for Bf16 {
+    type F = Avx2;
     const COLS: usize = 2;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (Pair, Pair) {
+    unsafe fn widen(line: *const u8) -> (Avx2, Avx2) {
         // SAFETY: as the trait demands.
         unsafe {
             let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            let (a, b) = (
-                _mm256_loadu_si256(line.cast()),
-                _mm256_loadu_si256(line.add(32).cast()),
-            );
+            let a = _mm256_loadu_si256(line.cast());
+            let b = _mm256_loadu_si256(line.add(32).cast());
             let even = (_mm256_slli_epi32::<16>(a), _mm256_slli_epi32::<16>(b));
             let odd = (_mm256_and_si256(a, upper), _mm256_and_si256(b, upper));
             (
-                (_mm256_castsi256_ps(even.0), _mm256_castsi256_ps(even.1)),
-                (_mm256_castsi256_ps(odd.0), _mm256_castsi256_ps(odd.1)),
+                Avx2(_mm256_castsi256_ps(even.0), _mm256_castsi256_ps(even.1)),
+                Avx2(_mm256_castsi256_ps(odd.0), _mm256_castsi256_ps(odd.1)),
             )
         }
-    }
-}
-
-/// Lines of `W` in 256-bit registers.
-struct Ymm<W>(PhantomData<W>);
-
-impl<W: Widen> FloatLanes for Ymm<W> {
-    type F = Pair;
-    const COLS: usize = W::COLS;
-
-    #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (Pair, Pair) {
-        // SAFETY: as the trait demands.
-        unsafe { W::widen(line) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::zero() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::load(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: Pair) {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::store(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const f32) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::splat(p) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: Pair, b: Pair, c: Pair) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::fma(a, b, c) }
     }
 }
 
 /// # Safety
 /// The CPU must have the features named below, beside what [`tile`] demands.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn instance<W: Widen, const P: usize, const T: usize>(a: &FloatTile) {
+unsafe fn instance<W: FloatLanes, const P: usize, const T: usize>(a: &FloatTile) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Ymm<W>, P, T>(a) }
+    unsafe { tile::<W, P, T>(a) }
 }
 
-fn pick<W: Widen>(panels: usize, tokens: usize) -> unsafe fn(&FloatTile) {
-    match (panels, tokens) {
-        (4, 1) => instance::<W, 4, 1>,
-        (2, 1) => instance::<W, 2, 1>,
-        (2, 2) => instance::<W, 2, 2>,
-        (2, 3) => instance::<W, 2, 3>,
-        (1, 1) => instance::<W, 1, 1>,
-        (1, 2) => instance::<W, 1, 2>,
-        (1, 3) => instance::<W, 1, 3>,
-        (1, 4) => instance::<W, 1, 4>,
-        (1, 5) => instance::<W, 1, 5>,
-        (1, 6) => instance::<W, 1, 6>,
-        _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-    }
+fn pick<W: FloatLanes>(panels: usize, tokens: usize) -> unsafe fn(&FloatTile) {
+    pick_tile!(panels, tokens, instance::<W>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4, 5, 6])
 }
 
 /// 16 registers: at 1 x 6 there are 12 accumulators, 2 for weights and an activation. With few tokens
@@ -129,7 +73,7 @@ const SHAPES: Shapes = Shapes {
     max_tokens: 6,
     panels: |tokens| match tokens {
         1 => 4,
-        2 | 3 => 2,
+        2 => 2,
         _ => 1,
     },
 };

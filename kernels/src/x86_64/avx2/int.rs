@@ -3,10 +3,10 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::lanes::{self, Pair};
+use super::vector::Avx2;
 use crate::formats::{q4, q8};
-use crate::gemm::Shapes;
 use crate::gemm::int::{IntLanes, IntTile, run, tile};
+use crate::gemm::{Shapes, pick_tile};
 use crate::matmul::IntJob;
 
 /// Sums of four products of unsigned codes and activations, in 8 rows.
@@ -16,35 +16,37 @@ use crate::matmul::IntJob;
 pub(super) trait Dot {
     /// Codes, ready to multiply.
     type Line: Copy;
+    /// Whether the codes have four bits.
+    const NIBBLES: bool;
     unsafe fn line(codes: __m256i) -> Self::Line;
     unsafe fn start(offset: *const i32) -> __m256i;
     unsafe fn dot(sums: __m256i, line: Self::Line, acts: __m256i) -> __m256i;
     unsafe fn finish(sums: __m256i, offset: *const i32) -> __m256;
 }
 
-/// `vpmaddubsw` for codes of four bits. A 16-bit lane collects two products per line and 8 lines per block:
-/// at most 16 * 15 * 127 = 30480, so it neither saturates nor wraps, and is widened once per block.
+/// `vpmaddubsw` for codes of four bits. A 16-bit lane collects two products per line and 8 lines per block: at
+/// most 16 * 15 * 127 = 30480, so it neither saturates nor wraps, and is widened once per block.
 pub(super) struct Nibbles;
 
+// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX2 and a valid pointer.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Nibbles {
     type Line = __m256i;
+    const NIBBLES: bool = true;
     #[inline(always)]
     unsafe fn line(codes: __m256i) -> __m256i {
         codes
     }
     #[inline(always)]
     unsafe fn start(_: *const i32) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
     unsafe fn dot(sums: __m256i, line: __m256i, acts: __m256i) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_add_epi16(sums, _mm256_maddubs_epi16(line, acts)) }
     }
     #[inline(always)]
     unsafe fn finish(sums: __m256i, offset: *const i32) -> __m256 {
-        // SAFETY: as the trait demands.
         unsafe {
             let sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
             _mm256_cvtepi32_ps(_mm256_add_epi32(sums, _mm256_set1_epi32(*offset)))
@@ -56,11 +58,13 @@ impl Dot for Nibbles {
 /// moves to the activation. Magnitudes of at most 128 give at most 2 * 128 * 127 = 32512. There is no offset left.
 pub(super) struct Bytes;
 
+// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX2.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Dot for Bytes {
     type Line = (__m256i, __m256i);
+    const NIBBLES: bool = false;
     #[inline(always)]
     unsafe fn line(codes: __m256i) -> (__m256i, __m256i) {
-        // SAFETY: as the trait demands.
         unsafe {
             let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
             (_mm256_abs_epi8(signed), signed)
@@ -68,7 +72,6 @@ impl Dot for Bytes {
     }
     #[inline(always)]
     unsafe fn start(_: *const i32) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
@@ -77,7 +80,6 @@ impl Dot for Bytes {
         (magnitude, signed): (__m256i, __m256i),
         acts: __m256i,
     ) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe {
             let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(acts, signed));
             _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -85,142 +87,97 @@ impl Dot for Bytes {
     }
     #[inline(always)]
     unsafe fn finish(sums: __m256i, _: *const i32) -> __m256 {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_cvtepi32_ps(sums) }
     }
 }
 
 /// `vpdpbusd` of AVX-VNNI.
-pub(super) struct Vnni;
+pub(super) struct Vnni<const NIBBLES: bool>;
 
-impl Dot for Vnni {
+// SAFETY (of every unsafe block in this impl): the trait's contract gives AVX-VNNI and a valid pointer.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const NIBBLES: bool> Dot for Vnni<NIBBLES> {
     type Line = __m256i;
+    const NIBBLES: bool = NIBBLES;
     #[inline(always)]
     unsafe fn line(codes: __m256i) -> __m256i {
         codes
     }
     #[inline(always)]
     unsafe fn start(offset: *const i32) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_set1_epi32(*offset) }
     }
     #[inline(always)]
     unsafe fn dot(sums: __m256i, line: __m256i, acts: __m256i) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_dpbusd_avx_epi32(sums, line, acts) }
     }
     #[inline(always)]
     unsafe fn finish(sums: __m256i, _: *const i32) -> __m256 {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_cvtepi32_ps(sums) }
     }
 }
 
 /// Lines in two registers.
-pub(super) struct Ymm<D>(PhantomData<D>);
+struct Ymm<D>(PhantomData<D>);
 
+// SAFETY (of every unsafe block in this impl): the trait's contract gives the features, those of `D` among them, and
+// valid pointers, which need no alignment.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl<D: Dot> IntLanes for Ymm<D> {
     type Line = (D::Line, D::Line);
     type Acts = __m256i;
     type Sums = (__m256i, __m256i);
-    type F = Pair;
+    type F = Avx2;
+    const NIBBLES: bool = D::NIBBLES;
+    const ROLLED: bool = true;
 
     #[inline(always)]
     unsafe fn codes(line: *const u8) -> Self::Line {
-        // SAFETY: as the trait demands.
         unsafe {
-            (
-                D::line(_mm256_loadu_si256(line.cast())),
-                D::line(_mm256_loadu_si256(line.add(32).cast())),
-            )
+            let a = _mm256_loadu_si256(line.cast());
+            let b = _mm256_loadu_si256(line.add(32).cast());
+            (D::line(a), D::line(b))
         }
     }
     #[inline(always)]
     unsafe fn nibbles(line: *const u8) -> (Self::Line, Self::Line) {
-        // SAFETY: as the trait demands.
         unsafe {
             let mask = _mm256_set1_epi8(15);
-            let (a, b) = (
-                _mm256_loadu_si256(line.cast()),
-                _mm256_loadu_si256(line.add(32).cast()),
-            );
-            let low = (
-                D::line(_mm256_and_si256(a, mask)),
-                D::line(_mm256_and_si256(b, mask)),
-            );
+            let a = _mm256_loadu_si256(line.cast());
+            let b = _mm256_loadu_si256(line.add(32).cast());
+            let low = (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
             let (a, b) = (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b));
+            let high = (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
             (
-                low,
-                (
-                    D::line(_mm256_and_si256(a, mask)),
-                    D::line(_mm256_and_si256(b, mask)),
-                ),
+                (D::line(low.0), D::line(low.1)),
+                (D::line(high.0), D::line(high.1)),
             )
         }
     }
     #[inline(always)]
     unsafe fn acts(q: *const i8) -> __m256i {
-        // SAFETY: as the trait demands.
         unsafe { _mm256_set1_epi32(q.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn start(offset: *const i32) -> Self::Sums {
-        // SAFETY: as the trait demands.
         unsafe { (D::start(offset), D::start(offset)) }
     }
     #[inline(always)]
     unsafe fn dot(sums: Self::Sums, line: Self::Line, acts: __m256i) -> Self::Sums {
-        // SAFETY: as the trait demands.
         unsafe { (D::dot(sums.0, line.0, acts), D::dot(sums.1, line.1, acts)) }
     }
     #[inline(always)]
-    unsafe fn finish(sums: Self::Sums, offset: *const i32) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { (D::finish(sums.0, offset), D::finish(sums.1, offset)) }
-    }
-    #[inline(always)]
-    unsafe fn scales(line: *const u8) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::widen_f16(line) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::zero() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::load(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: Pair) {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::store(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const f32) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::splat(p) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: Pair, b: Pair) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::mul(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: Pair, b: Pair, c: Pair) -> Pair {
-        // SAFETY: as the trait demands.
-        unsafe { lanes::fma(a, b, c) }
+    unsafe fn finish(sums: Self::Sums, offset: *const i32) -> Avx2 {
+        unsafe { Avx2(D::finish(sums.0, offset), D::finish(sums.1, offset)) }
     }
 }
 
 /// # Safety
 /// The CPU must have the features named below, beside what [`tile`] demands.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn plain<D: Dot, const NIBBLES: bool, const P: usize, const T: usize>(a: &IntTile) {
+unsafe fn plain<D: Dot, const P: usize, const T: usize>(a: &IntTile) {
     // SAFETY: the caller's promise; the features include those of `D`, which is Nibbles or Bytes.
-    unsafe { tile::<Ymm<D>, NIBBLES, P, T>(a) }
+    unsafe { tile::<Ymm<D>, P, T>(a) }
 }
 
 /// # Safety
@@ -228,48 +185,41 @@ unsafe fn plain<D: Dot, const NIBBLES: bool, const P: usize, const T: usize>(a: 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 unsafe fn vnni<const NIBBLES: bool, const P: usize, const T: usize>(a: &IntTile) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Ymm<Vnni>, NIBBLES, P, T>(a) }
+    unsafe { tile::<Ymm<Vnni<NIBBLES>>, P, T>(a) }
 }
 
-fn pick_plain<D: Dot, const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    match (panels, tokens) {
-        (1, 1) => plain::<D, NIBBLES, 1, 1>,
-        (1, 2) => plain::<D, NIBBLES, 1, 2>,
-        (1, 3) => plain::<D, NIBBLES, 1, 3>,
-        (1, 4) => plain::<D, NIBBLES, 1, 4>,
-        _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-    }
+fn pick_plain<D: Dot>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
+    pick_tile!(panels, tokens, plain::<D>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
 }
 
 fn pick_vnni<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    match (panels, tokens) {
-        (1, 1) => vnni::<NIBBLES, 1, 1>,
-        (1, 2) => vnni::<NIBBLES, 1, 2>,
-        (1, 3) => vnni::<NIBBLES, 1, 3>,
-        (1, 4) => vnni::<NIBBLES, 1, 4>,
-        _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-    }
+    pick_tile!(panels, tokens, vnni::<NIBBLES>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
 }
 
-/// 16 registers: a panel and a token take two for integer sums and two for f32, which may lie in memory
-/// because they are touched once per block.
+/// 16 registers: at 1 x 4 there are 8 integer sums, up to 4 registers of codes, an activation and constants; the f32
+/// accumulators may lie in memory because they are touched once per block. With few tokens memory is the limit, and
+/// more panels are more streams.
 const SHAPES: Shapes = Shapes {
     max_tokens: 4,
-    panels: |_| 1,
+    panels: |tokens| match tokens {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    },
 };
 
 /// # Safety
 /// Needs AVX2, FMA, F16C.
 pub(super) unsafe fn q8(job: IntJob<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run(job, q8::TILE, &SHAPES, pick_plain::<Bytes, false>) }
+    unsafe { run(job, q8::TILE, &SHAPES, pick_plain::<Bytes>) }
 }
 
 /// # Safety
 /// Needs AVX2, FMA, F16C.
 pub(super) unsafe fn q4(job: IntJob<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run(job, q4::TILE, &SHAPES, pick_plain::<Nibbles, true>) }
+    unsafe { run(job, q4::TILE, &SHAPES, pick_plain::<Nibbles>) }
 }
 
 /// # Safety
@@ -292,28 +242,28 @@ pub(super) unsafe fn q4_vnni(job: IntJob<'_>) {
 pub(crate) mod evex {
     use super::*;
 
-    pub(crate) struct Evex;
+    struct Evex<const NIBBLES: bool>;
 
-    impl Dot for Evex {
+    // SAFETY (of every unsafe block in this impl): the trait's contract gives AVX-512 VNNI and VL.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl<const NIBBLES: bool> Dot for Evex<NIBBLES> {
         type Line = __m256i;
+        const NIBBLES: bool = NIBBLES;
         #[inline(always)]
         unsafe fn line(codes: __m256i) -> __m256i {
             codes
         }
         #[inline(always)]
         unsafe fn start(offset: *const i32) -> __m256i {
-            // SAFETY: as the trait demands.
-            unsafe { Vnni::start(offset) }
+            unsafe { Vnni::<NIBBLES>::start(offset) }
         }
         #[inline(always)]
         unsafe fn dot(sums: __m256i, line: __m256i, acts: __m256i) -> __m256i {
-            // SAFETY: as the trait demands.
             unsafe { _mm256_dpbusd_epi32(sums, line, acts) }
         }
         #[inline(always)]
         unsafe fn finish(sums: __m256i, offset: *const i32) -> __m256 {
-            // SAFETY: as the trait demands.
-            unsafe { Vnni::finish(sums, offset) }
+            unsafe { Vnni::<NIBBLES>::finish(sums, offset) }
         }
     }
 
@@ -322,17 +272,11 @@ pub(crate) mod evex {
     #[target_feature(enable = "avx2,fma,f16c,avx512vnni,avx512vl")]
     unsafe fn instance<const NIBBLES: bool, const P: usize, const T: usize>(a: &IntTile) {
         // SAFETY: the caller's promise.
-        unsafe { tile::<Ymm<Evex>, NIBBLES, P, T>(a) }
+        unsafe { tile::<Ymm<Evex<NIBBLES>>, P, T>(a) }
     }
 
     fn pick<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-        match (panels, tokens) {
-            (1, 1) => instance::<NIBBLES, 1, 1>,
-            (1, 2) => instance::<NIBBLES, 1, 2>,
-            (1, 3) => instance::<NIBBLES, 1, 3>,
-            (1, 4) => instance::<NIBBLES, 1, 4>,
-            _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-        }
+        pick_tile!(panels, tokens, instance::<NIBBLES>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
     }
 
     /// # Safety

@@ -2,7 +2,6 @@
 
 mod float;
 mod int;
-mod lanes;
 mod quantize;
 mod vector;
 

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 /// Lanes 0 to 7 and lanes 8 to 15.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(pub(super) __m256, pub(super) __m256);
 
 /// All ones in the first `n <= 16` lanes.
 #[inline(always)]

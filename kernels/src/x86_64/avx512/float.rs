@@ -2,153 +2,75 @@
 
 use std::arch::x86_64::*;
 
-use crate::gemm::Shapes;
+use super::vector::Avx512;
 use crate::gemm::float::{FloatLanes, FloatTile, run, tile};
+use crate::gemm::{Shapes, pick_tile};
 use crate::matmul::FloatJob;
+use crate::vector::Vector;
 
-/// How a line becomes f32.
-///
-/// # Safety
-/// Needs AVX-512 F, and 64 readable bytes.
-trait Widen {
-    const COLS: usize;
-    unsafe fn widen(line: *const u8) -> (__m512, __m512);
-}
-
+/// One column per line.
 struct F32;
+/// A column in each half of a line.
 struct F16;
+/// Two columns, interleaved.
 struct Bf16;
 
-impl Widen for F32 {
+impl FloatLanes for F32 {
+    type F = Avx512;
     const COLS: usize = 1;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (__m512, __m512) {
+    unsafe fn widen(line: *const u8) -> (Avx512, Avx512) {
         // SAFETY: as the trait demands.
-        unsafe { (_mm512_loadu_ps(line.cast()), _mm512_setzero_ps()) }
+        unsafe { (Avx512::load(line.cast()), Avx512::splat(0.0)) }
     }
 }
 
-impl Widen for F16 {
+impl FloatLanes for F16 {
+    type F = Avx512;
     const COLS: usize = 2;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (__m512, __m512) {
+    unsafe fn widen(line: *const u8) -> (Avx512, Avx512) {
         // SAFETY: as the trait demands.
-        unsafe {
-            (
-                _mm512_cvtph_ps(_mm256_loadu_si256(line.cast())),
-                _mm512_cvtph_ps(_mm256_loadu_si256(line.add(32).cast())),
-            )
-        }
+        unsafe { (Avx512::load_f16(line), Avx512::load_f16(line.add(32))) }
     }
 }
 
-impl Widen for Bf16 {
+impl FloatLanes for Bf16 {
+    type F = Avx512;
     const COLS: usize = 2;
     #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (__m512, __m512) {
+    unsafe fn widen(line: *const u8) -> (Avx512, Avx512) {
         // SAFETY: as the trait demands.
         unsafe {
             let both = _mm512_loadu_si512(line.cast());
             let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let even = _mm512_slli_epi32::<16>(both);
+            let odd = _mm512_and_si512(both, upper);
             (
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)),
-                _mm512_castsi512_ps(_mm512_and_si512(both, upper)),
+                Avx512(_mm512_castsi512_ps(even)),
+                Avx512(_mm512_castsi512_ps(odd)),
             )
         }
-    }
-}
-
-/// Lines of `W` in 512-bit registers.
-struct Zmm<W>(std::marker::PhantomData<W>);
-
-impl<W: Widen> FloatLanes for Zmm<W> {
-    type F = __m512;
-    const COLS: usize = W::COLS;
-
-    #[inline(always)]
-    unsafe fn widen(line: *const u8) -> (__m512, __m512) {
-        // SAFETY: as the trait demands.
-        unsafe { W::widen(line) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m512) {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const f32) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_set1_ps(*p) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 }
 
 /// # Safety
 /// The CPU must have the features named below, beside what [`tile`] demands.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn instance<W: Widen, const P: usize, const T: usize>(a: &FloatTile) {
+unsafe fn instance<W: FloatLanes, const P: usize, const T: usize>(a: &FloatTile) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Zmm<W>, P, T>(a) }
+    unsafe { tile::<W, P, T>(a) }
 }
 
-fn pick<W: Widen>(panels: usize, tokens: usize) -> unsafe fn(&FloatTile) {
-    match (panels, tokens) {
-        (8, 1) => instance::<W, 8, 1>,
-        (4, 1) => instance::<W, 4, 1>,
-        (4, 2) => instance::<W, 4, 2>,
-        (4, 3) => instance::<W, 4, 3>,
-        (4, 4) => instance::<W, 4, 4>,
-        (2, 1) => instance::<W, 2, 1>,
-        (2, 2) => instance::<W, 2, 2>,
-        (2, 3) => instance::<W, 2, 3>,
-        (2, 4) => instance::<W, 2, 4>,
-        (2, 5) => instance::<W, 2, 5>,
-        (2, 6) => instance::<W, 2, 6>,
-        (2, 7) => instance::<W, 2, 7>,
-        (2, 8) => instance::<W, 2, 8>,
-        (2, 9) => instance::<W, 2, 9>,
-        (2, 10) => instance::<W, 2, 10>,
-        (2, 11) => instance::<W, 2, 11>,
-        (2, 12) => instance::<W, 2, 12>,
-        (1, 1) => instance::<W, 1, 1>,
-        (1, 2) => instance::<W, 1, 2>,
-        (1, 3) => instance::<W, 1, 3>,
-        (1, 4) => instance::<W, 1, 4>,
-        (1, 5) => instance::<W, 1, 5>,
-        (1, 6) => instance::<W, 1, 6>,
-        (1, 7) => instance::<W, 1, 7>,
-        (1, 8) => instance::<W, 1, 8>,
-        (1, 9) => instance::<W, 1, 9>,
-        (1, 10) => instance::<W, 1, 10>,
-        (1, 11) => instance::<W, 1, 11>,
-        (1, 12) => instance::<W, 1, 12>,
-        _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-    }
+fn pick<W: FloatLanes>(panels: usize, tokens: usize) -> unsafe fn(&FloatTile) {
+    pick_tile!(panels, tokens, instance::<W>: 8 x [1], 4 x [1, 2, 3, 4, 5, 6], 2 x [1, 2, 3, 4, 5, 6], 1 x [1, 2, 3, 4, 5, 6])
 }
 
-/// 32 registers: at 2 x 12 there are 24 accumulators, up to 4 widened weights and an activation. With
-/// few tokens more panels keep at least 8 chains of fma going, which hides their latency.
+/// 32 registers: at 4 x 6 there are 24 accumulators, 4 weights and an activation. A token alone takes more panels:
+/// at least 8 chains of fma hide their latency.
 const SHAPES: Shapes = Shapes {
-    max_tokens: 12,
-    panels: |tokens| match tokens {
-        1 => 8,
-        2..=4 => 4,
-        _ => 2,
-    },
+    max_tokens: 6,
+    panels: |tokens| if tokens == 1 { 8 } else { 4 },
 };
 
 /// # Safety

@@ -2,91 +2,54 @@
 
 use std::arch::x86_64::*;
 
+use super::vector::Avx512;
 use crate::formats::{q4, q8};
-use crate::gemm::Shapes;
 use crate::gemm::int::{IntLanes, IntTile, run, tile};
+use crate::gemm::{Shapes, pick_tile};
 use crate::matmul::IntJob;
 
 /// A line in one register.
-struct Zmm;
+struct Zmm<const NIBBLES: bool>;
 
-impl IntLanes for Zmm {
+// SAFETY (of every unsafe block in this impl): the trait's contract gives the features and valid pointers, which
+// need no alignment.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const NIBBLES: bool> IntLanes for Zmm<NIBBLES> {
     type Line = __m512i;
     type Acts = __m512i;
     type Sums = __m512i;
-    type F = __m512;
+    type F = Avx512;
+    const NIBBLES: bool = NIBBLES;
+    const ROLLED: bool = false;
 
     #[inline(always)]
     unsafe fn codes(line: *const u8) -> __m512i {
-        // SAFETY: as the trait demands.
         unsafe { _mm512_loadu_si512(line.cast()) }
     }
     #[inline(always)]
     unsafe fn nibbles(line: *const u8) -> (__m512i, __m512i) {
-        // SAFETY: as the trait demands.
         unsafe {
             let both = _mm512_loadu_si512(line.cast());
             let mask = _mm512_set1_epi8(15);
-            (
-                _mm512_and_si512(both, mask),
-                _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask),
-            )
+            let high = _mm512_srli_epi16::<4>(both);
+            (_mm512_and_si512(both, mask), _mm512_and_si512(high, mask))
         }
     }
     #[inline(always)]
     unsafe fn acts(q: *const i8) -> __m512i {
-        // SAFETY: as the trait demands.
         unsafe { _mm512_set1_epi32(q.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn start(offset: *const i32) -> __m512i {
-        // SAFETY: as the trait demands.
         unsafe { _mm512_set1_epi32(*offset) }
     }
     #[inline(always)]
     unsafe fn dot(sums: __m512i, line: __m512i, acts: __m512i) -> __m512i {
-        // SAFETY: as the trait demands.
         unsafe { _mm512_dpbusd_epi32(sums, line, acts) }
     }
     #[inline(always)]
-    unsafe fn finish(sums: __m512i, _: *const i32) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_cvtepi32_ps(sums) }
-    }
-    #[inline(always)]
-    unsafe fn scales(line: *const u8) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(line.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m512) {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const f32) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_set1_ps(*p) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: as the trait demands.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
+    unsafe fn finish(sums: __m512i, _: *const i32) -> Avx512 {
+        Avx512(unsafe { _mm512_cvtepi32_ps(sums) })
     }
 }
 
@@ -95,36 +58,18 @@ impl IntLanes for Zmm {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn instance<const NIBBLES: bool, const P: usize, const T: usize>(a: &IntTile) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Zmm, NIBBLES, P, T>(a) }
+    unsafe { tile::<Zmm<NIBBLES>, P, T>(a) }
 }
 
 fn pick<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    match (panels, tokens) {
-        (2, 1) => instance::<NIBBLES, 2, 1>,
-        (2, 2) => instance::<NIBBLES, 2, 2>,
-        (2, 3) => instance::<NIBBLES, 2, 3>,
-        (2, 4) => instance::<NIBBLES, 2, 4>,
-        (2, 5) => instance::<NIBBLES, 2, 5>,
-        (2, 6) => instance::<NIBBLES, 2, 6>,
-        (1, 1) => instance::<NIBBLES, 1, 1>,
-        (1, 2) => instance::<NIBBLES, 1, 2>,
-        (1, 3) => instance::<NIBBLES, 1, 3>,
-        (1, 4) => instance::<NIBBLES, 1, 4>,
-        (1, 5) => instance::<NIBBLES, 1, 5>,
-        (1, 6) => instance::<NIBBLES, 1, 6>,
-        (1, 7) => instance::<NIBBLES, 1, 7>,
-        (1, 8) => instance::<NIBBLES, 1, 8>,
-        (1, 9) => instance::<NIBBLES, 1, 9>,
-        (1, 10) => instance::<NIBBLES, 1, 10>,
-        (1, 11) => instance::<NIBBLES, 1, 11>,
-        (1, 12) => instance::<NIBBLES, 1, 12>,
-        _ => unreachable!("no tile of {panels} panels and {tokens} tokens"),
-    }
+    pick_tile!(panels, tokens, instance::<NIBBLES>: 8 x [1], 4 x [1, 2, 3, 4], 2 x [1, 2, 3, 4], 1 x [1, 2, 3, 4])
 }
 
+/// 32 registers: 4 x 4 has as many integer sums, and the f32 accumulators may lie in memory because they are
+/// touched once per block. Four panels share a broadcast activation, and as many streams keep memory busy.
 const SHAPES: Shapes = Shapes {
-    max_tokens: 6,
-    panels: |t| if t <= 6 { 2 } else { 1 },
+    max_tokens: 4,
+    panels: |tokens| if tokens == 1 { 8 } else { 4 },
 };
 
 /// # Safety
