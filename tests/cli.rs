@@ -144,6 +144,7 @@ fn text_from_arguments_files_and_pipes() {
         String::from_utf8(bytes).unwrap()
     };
     assert_eq!(prompt(&["cd"], b"ab"), "abcd");
+    assert_eq!(prompt(&["-p", "cd"], b"ab"), "abcd");
     assert_eq!(prompt(&["cd"], b"ab\n"), "ab\ncd");
     assert_eq!(prompt(&[], b"ab\n"), "ab");
     assert_eq!(prompt(&[], b"ab\r\n"), "ab");
@@ -514,19 +515,21 @@ fn a_reader_that_leaves_ends_the_run_quietly() {
 #[test]
 fn signals_end_a_run_after_whole_characters() {
     let model = endless_model();
+    let value = json(&model, &["--ignore-eos", "-n", "300", "once"]);
+    let expected = value["text"].as_str().unwrap();
     for (signal, code) in [(2, 130), (15, 143)] {
-        let (child, mut out) = endless(&model);
-        let mut text = vec![0; 64];
-        out.read_exact(&mut text).expect("some text");
-        send(&child, signal);
-        out.read_to_end(&mut text).expect("the rest");
-        let done = finish(child);
-        assert_eq!((done.code, done.err.as_str()), (code, ""));
-        let text = String::from_utf8(text).expect("whole characters");
-        let value = json(&model, &["--ignore-eos", "-n", "64", "once"]);
-        let expected = value["text"].as_str().unwrap();
-        let common = text.len().min(expected.len());
-        assert_eq!(&text.as_bytes()[..common], &expected.as_bytes()[..common]);
+        for read in [1, 7, 50, 200] {
+            let (child, mut out) = endless(&model);
+            let mut text = vec![0; read];
+            out.read_exact(&mut text).expect("some text");
+            send(&child, signal);
+            out.read_to_end(&mut text).expect("the rest");
+            let done = finish(child);
+            assert_eq!((done.code, done.err.as_str()), (code, ""));
+            let text = String::from_utf8(text).expect("whole characters");
+            let common = text.len().min(expected.len());
+            assert_eq!(&text.as_bytes()[..common], &expected.as_bytes()[..common]);
+        }
     }
 }
 

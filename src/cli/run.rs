@@ -27,7 +27,7 @@ pub struct Args {
     #[allow(missing_docs)]
     pub text: TextArgs,
     /// Continue exactly these token ids (nothing is added in front)
-    #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "file"])]
+    #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "prompt", "file"])]
     pub ids: Option<Ids>,
     /// Plain completion: no chat template around the prompt
     #[arg(long)]

@@ -26,7 +26,7 @@ pub struct Args {
     #[allow(missing_docs)]
     pub text: TextArgs,
     /// Score exactly these token ids (nothing is added in front)
-    #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "file"])]
+    #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "prompt", "file"])]
     pub ids: Option<Ids>,
     /// Read special tokens in the text as such, and not as text
     #[arg(long)]

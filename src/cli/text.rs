@@ -11,15 +11,23 @@ pub struct TextArgs {
     /// The text; what is piped into standard input goes before it
     #[arg(value_name = "PROMPT")]
     pub text: Option<OsString>,
+    /// The same as PROMPT
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        conflicts_with = "text",
+        allow_hyphen_values = true
+    )]
+    pub prompt: Option<OsString>,
     /// Read the text from this file (- is standard input); PROMPT follows it
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
 
 impl TextArgs {
-    /// Whether text was given or can be read without waiting for a person.
-    pub fn given(&self) -> bool {
-        self.text.is_some() || self.file.is_some() || stdin_is_piped()
+    fn argument(&self) -> Option<&OsString> {
+        self.text.as_ref().or(self.prompt.as_ref())
     }
 
     /// The whole text: file or piped standard input first, then the argument, with nothing between them. One line end at the end of
@@ -38,7 +46,7 @@ impl TextArgs {
             None => (String::new(), Vec::new()),
         };
         let mut text = utf8(&name, bytes)?;
-        match &self.text {
+        match self.argument() {
             Some(argument) => {
                 let bytes = argument.as_encoded_bytes().to_vec();
                 text.push_str(&utf8("the prompt argument", bytes)?);
