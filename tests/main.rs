@@ -15,5 +15,6 @@ mod isas;
 mod layering;
 mod materialise;
 mod rust_source;
+mod stories;
 mod streaming;
 mod tiny;
