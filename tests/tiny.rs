@@ -20,7 +20,7 @@ fn words_that_followed_a_pair_of_words_come_first() {
         let writer = Chain::new().write(format, Writer::in_memory).unwrap();
         let bytes = AlignedBytes::copy_of(&writer.finish().unwrap()).unwrap();
         let file = Arc::new(ModelFile::from_bytes(Arc::new(bytes)).unwrap());
-        let tokenizer = Tokenizer::from_prepared(file.tokenizer().unwrap()).unwrap();
+        let tokenizer = Tokenizer::from_prepared(file.tokenizer().unwrap().unwrap()).unwrap();
         let options = EncodeOptions {
             add_special: true,
             parse_special: false,

@@ -39,7 +39,7 @@ pub struct Args {
 /// Invalid (3), io (4).
 pub fn run(args: Args) -> Result<()> {
     let file = ModelFile::open(&args.file, OpenOptions::default())?;
-    let tokenizer = file.tokenizer().map(Tokenizer::from_prepared).transpose();
+    let tokenizer = file.tokenizer()?.map(Tokenizer::from_prepared).transpose();
     let tokenizer = tokenizer.map_err(|e| e.at(format_args!("{:?}: tokenizer", args.file)))?;
     let mut out = output::stdout();
     if args.json {

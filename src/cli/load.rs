@@ -137,7 +137,7 @@ impl ModelArgs {
         let model = Arc::new(Model::bind(file.clone())?);
         let open_time = start.elapsed();
         let start = Instant::now();
-        let tokenizer = match file.tokenizer() {
+        let tokenizer = match file.tokenizer()? {
             Some(bytes) => {
                 let tokenizer = Tokenizer::from_prepared(bytes);
                 Some(Arc::new(

@@ -144,7 +144,7 @@ fn of_model(path: &Path) -> Result<Tokenizer> {
     }
     let file = ModelFile::open(path, OpenOptions::default())?;
     let bytes = file
-        .tokenizer()
+        .tokenizer()?
         .ok_or_else(|| Error::invalid(format_args!("{path:?}: the model has no tokenizer")))?;
     Tokenizer::from_prepared(bytes).map_err(|e| e.at(format_args!("{path:?}")))
 }

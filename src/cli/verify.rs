@@ -70,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
 /// Opens the tokenizer and encodes the texts recorded at import again; returns how many there are.
 fn replay(file: &ModelFile) -> Result<usize> {
     let samples = file.meta().golden()?;
-    let Some(prepared) = file.tokenizer() else {
+    let Some(prepared) = file.tokenizer()? else {
         if samples.is_empty() {
             return Ok(0);
         }

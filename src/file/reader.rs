@@ -1,8 +1,9 @@
 //! Opening a weight file: everything is checked before anything is trusted.
 //!
 //! The order is the order of trust: the file is a regular one; its first page is a header that fits the file's length; the last page
-//! agrees; the checksums of metadata, tokenizer and tensor table agree; the Spec is valid; and every entry of the table is what the
-//! Spec requires. Data is not read: that is [`super::verify`]'s work, or the forward pass's.
+//! agrees; the checksums of metadata and tensor table agree; the Spec is valid; and every entry of the table is what the Spec
+//! requires. The tokenizer's checksum is compared when it is asked for. Data is not read: that is [`super::verify`]'s work, or the
+//! forward pass's.
 
 use super::header::{FileId, Header, PAGE_LEN, Section, hex};
 use super::map::{Mapping, Source};
@@ -98,7 +99,6 @@ impl ModelFile {
         let footer = Box::new(header.footer());
         for (section, hash, name) in [
             (header.metadata, &header.metadata_hash, "metadata"),
-            (header.tokenizer, &header.tokenizer_hash, "tokenizer"),
             (header.table, &header.table_hash, "tensor table"),
         ] {
             check_section(&bytes, section, hash, name)?;
@@ -192,13 +192,24 @@ impl ModelFile {
         }
     }
 
-    /// The prepared tokenizer, if the file has one.
-    pub fn tokenizer(&self) -> Option<Bytes> {
+    /// The prepared tokenizer, if the file has one. Its checksum is compared here and not at open: hashing the tables of a large vocabulary
+    /// takes longer than everything that open does, and not everybody who opens a file needs them.
+    ///
+    /// # Errors
+    /// Invalid if the section is damaged.
+    pub fn tokenizer(&self) -> Result<Option<Bytes>> {
         let section = self.header.tokenizer;
+        check_section(
+            &self.bytes,
+            section,
+            &self.header.tokenizer_hash,
+            "tokenizer",
+        )
+        .map_err(|e| e.at(format_args!("{:?}", self.path)))?;
         if section.length == 0 {
-            return None;
+            return Ok(None);
         }
-        self.bytes.slice(range(section))
+        Ok(self.bytes.slice(range(section)))
     }
 
     /// All tensors in file order.

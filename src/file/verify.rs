@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # Errors
 /// Invalid, naming the tensor, its index and the element; changed if the file changed meanwhile.
 pub fn verify(file: &ModelFile, threads: usize, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    file.tokenizer()?;
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
     let work = || {

@@ -94,7 +94,9 @@ fn write_tiny(path: &Path) -> Result<(), Error> {
 }
 
 fn open_bytes(bytes: &[u8]) -> Result<ModelFile, Error> {
-    ModelFile::from_bytes(Arc::new(AlignedBytes::copy_of(bytes)?))
+    let file = ModelFile::from_bytes(Arc::new(AlignedBytes::copy_of(bytes)?))?;
+    file.tokenizer()?;
+    Ok(file)
 }
 
 fn open(path: &Path) -> Result<ModelFile, Error> {
@@ -120,7 +122,10 @@ fn check_contents(file: &ModelFile) {
     assert_eq!(*file.spec(), tiny_spec());
     assert_eq!(file.meta().name(), Some("tiny"));
     assert_eq!(file.meta().eos(), [2]);
-    assert_eq!(&file.tokenizer().unwrap()[..], b"prepared tokenizer");
+    assert_eq!(
+        &file.tokenizer().unwrap().unwrap()[..],
+        b"prepared tokenizer"
+    );
     let embedding = file.matrix(TensorKey::model(Role::TokenEmbedding)).unwrap();
     assert_eq!(
         (embedding.format(), embedding.rows(), embedding.cols()),
@@ -179,7 +184,7 @@ fn a_file_without_tokenizer_has_none() {
     let mut writer = Writer::in_memory(plan).unwrap();
     fill(&mut writer).unwrap();
     let file = open_bytes(&writer.finish().unwrap()).unwrap();
-    assert!(file.tokenizer().is_none());
+    assert!(file.tokenizer().unwrap().is_none());
     verify(&file, 1, &|_| {}).unwrap();
 }
 
@@ -189,7 +194,7 @@ fn views_outlive_the_file_that_made_them() {
     let path = folder.path().join("tiny.quern");
     write_tiny(&path).unwrap();
     let file = open(&path).unwrap();
-    let tokenizer = file.tokenizer().unwrap();
+    let tokenizer = file.tokenizer().unwrap().unwrap();
     let norm = file.vector(TensorKey::block(0, 0, Role::PreNorm)).unwrap();
     drop(file);
     std::fs::remove_file(&path).unwrap();
