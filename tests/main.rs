@@ -8,6 +8,7 @@ mod forward;
 mod golden;
 mod golden_folders;
 mod import;
+mod import_cache;
 mod import_faults;
 mod import_hazards;
 mod import_mutation;
