@@ -1,7 +1,7 @@
 //! The user's cache of imported models: `-m` on a GGUF or a folder imports once.
 //!
 //! A model's **key** is BLAKE3 over: the version of this layout and of the importer, then for every file that an import reads (the
-//! GGUF; of a folder its .json .safetensors .model .jinja .txt files by name) its name, length and BLAKE3 of its content. The imported
+//! GGUF; of a folder its weights and small files, [`hf::files`]) its name, length and BLAKE3 of its content. The imported
 //! file is `<cache>/<key>.quern`. So a copied, renamed or touched model is found again, and a changed one is not.
 //!
 //! Hashing reads everything, so its result is remembered in `<cache>/stamps/<hash of the absolute path>`: one line with the key

@@ -22,9 +22,7 @@ const INDEX: &str = "model.safetensors.index.json";
 pub fn open(folder: &Path) -> Result<Foreign> {
     let config_path = folder.join("config.json");
     let Some(config) = object(&config_path)? else {
-        return Err(Error::invalid(format_args!(
-            "{folder:?} has no config.json, expected a Hugging Face folder"
-        )));
+        return Err(no_config(folder));
     };
     let generation = object(&folder.join("generation_config.json"))?.unwrap_or_default();
     let tokenizer_config = object(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
@@ -45,7 +43,7 @@ pub fn open(folder: &Path) -> Result<Foreign> {
     Ok(Foreign {
         origin: Origin::HuggingFace,
         place: format!("{config_path:?}"),
-        tensors: weights(folder)?,
+        tensors: Weights::find(folder)?.open()?,
         name: name(folder, &config),
         tokenizer,
         chat_template: chat_template(folder, &tokenizer_config)?,
@@ -56,26 +54,43 @@ pub fn open(folder: &Path) -> Result<Foreign> {
     })
 }
 
-/// The files of a folder that an import may read: those of known kinds at its top, by name.
+/// Small files that an import reads where they are there.
+const SMALL_FILES: [&str; 12] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "modules.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+];
+
+/// The files of a folder that an import reads, by name: small ones and weights, and nothing that merely lies beside them.
 ///
 /// # Errors
-/// I/O.
+/// I/O; Invalid if the folder is none that can be imported.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let io = |e| Error::io("list", folder, &e);
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let kind = path.extension().and_then(OsStr::to_str);
-        let known = matches!(
-            kind,
-            Some("json" | "safetensors" | "model" | "jinja" | "txt")
-        );
-        if known && path.is_file() {
-            out.push(path);
-        }
+    if !folder.join("config.json").exists() {
+        return Err(no_config(folder));
     }
+    let small = SMALL_FILES.iter().map(|name| folder.join(name));
+    let mut out: Vec<PathBuf> = small.filter(|p| p.is_file()).collect();
+    let weights = Weights::find(folder)?;
+    out.extend(weights.index.map(|(path, _)| path));
+    out.extend(weights.files.into_iter().map(|(path, _)| path));
     out.sort();
     Ok(out)
+}
+
+fn no_config(folder: &Path) -> Error {
+    Error::invalid(format_args!(
+        "{folder:?} has no config.json, expected a Hugging Face folder"
+    ))
 }
 
 /// A JSON object in a file; none if there is no such file.
@@ -110,60 +125,90 @@ fn name(folder: &Path, config: &Map<String, Json>) -> String {
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
-/// One safetensors file, or the shards that the index names.
-fn weights(folder: &Path) -> Result<Tensors> {
-    let mut out = Tensors::default();
-    let single = folder.join(SINGLE);
-    if single.exists() {
-        safetensors::read(SourceFile::open(&single)?, &mut out)?;
-        return Ok(out);
-    }
-    let index_path = folder.join(INDEX);
-    let Some(index) = object(&index_path)? else {
-        let torch = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
-            .into_iter()
-            .any(|n| folder.join(n).exists());
-        let hint = if torch {
-            "; a PyTorch checkpoint has to be saved as safetensors first"
-        } else {
-            ""
-        };
-        return Err(Error::invalid(format_args!(
-            "{folder:?} has no {SINGLE} and no {INDEX}{hint}"
-        )));
-    };
-    let invalid = |m: String| Error::invalid(m).at(format_args!("{index_path:?}"));
-    let Some(Json::Object(map)) = index.get("weight_map") else {
-        return Err(invalid("weight_map is missing, expected an object".into()));
-    };
-    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (tensor, file) in map {
-        let Json::String(file) = file else {
-            return Err(invalid(format!(
-                "weight_map: {tensor:?} is {file}, expected a file name"
+/// Where the weights are: one safetensors file, or the shards that the index names.
+struct Weights {
+    /// The files, and which tensors the index says are in each.
+    files: Vec<(PathBuf, Vec<String>)>,
+    /// The index and all tensors that it names.
+    index: Option<(PathBuf, BTreeSet<String>)>,
+}
+
+impl Weights {
+    fn find(folder: &Path) -> Result<Weights> {
+        let single = folder.join(SINGLE);
+        if single.exists() {
+            return Ok(Weights {
+                files: vec![(single, Vec::new())],
+                index: None,
+            });
+        }
+        let path = folder.join(INDEX);
+        let Some(index) = object(&path)? else {
+            let torch = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
+                .into_iter()
+                .any(|n| folder.join(n).exists());
+            let hint = if torch {
+                "; a PyTorch checkpoint has to be saved as safetensors first"
+            } else {
+                ""
+            };
+            return Err(Error::invalid(format_args!(
+                "{folder:?} has no {SINGLE} and no {INDEX}{hint}"
             )));
         };
-        shards.entry(file).or_default().push(tensor);
+        let invalid = |m: String| Error::invalid(m).at(format_args!("{path:?}"));
+        let Some(Json::Object(map)) = index.get("weight_map") else {
+            return Err(invalid("weight_map is missing, expected an object".into()));
+        };
+        let mut shards: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (tensor, file) in map {
+            let Json::String(file) = file else {
+                return Err(invalid(format!(
+                    "weight_map: {tensor:?} is {file}, expected a file name"
+                )));
+            };
+            shards.entry(file).or_default().push(tensor.clone());
+        }
+        let mut files = Vec::new();
+        for (file, names) in shards {
+            let path = inside(folder, file)
+                .map_err(|m| invalid(format!("weight_map: {:?} is in {file:?}: {m}", names[0])))?;
+            files.push((path, names));
+        }
+        let all = map.keys().cloned().collect();
+        Ok(Weights {
+            files,
+            index: Some((path, all)),
+        })
     }
-    for (file, names) in shards {
-        let path = inside(folder, file)
-            .map_err(|m| invalid(format!("weight_map: {:?} is in {file:?}: {m}", names[0])))?;
-        let before: BTreeSet<String> = out.iter().map(|t| t.name.clone()).collect();
-        safetensors::read(SourceFile::open(&path)?, &mut out)?;
-        for name in names {
-            if before.contains(name) || out.get(name).is_none() {
-                return Err(invalid(format!("weight_map: {name:?} is not in {file:?}")));
+
+    fn open(self) -> Result<Tensors> {
+        let mut out = Tensors::default();
+        let place = |m: String| match &self.index {
+            Some((path, _)) => Error::invalid(m).at(format_args!("{path:?}")),
+            None => Error::invalid(m),
+        };
+        for (path, names) in &self.files {
+            let before: BTreeSet<String> = out.iter().map(|t| t.name.clone()).collect();
+            safetensors::read(SourceFile::open(path)?, &mut out)?;
+            for name in names {
+                if before.contains(name) || out.get(name).is_none() {
+                    let file = path.file_name().unwrap_or_default();
+                    return Err(place(format!("weight_map: {name:?} is not in {file:?}")));
+                }
             }
         }
+        if let Some((_, named)) = &self.index
+            && let Some(t) = out.iter().find(|t| !named.contains(&t.name))
+        {
+            return Err(place(format!(
+                "weight_map does not name the tensor {:?} of {:?}",
+                t.shown,
+                out.files[t.file].path()
+            )));
+        }
+        Ok(out)
     }
-    if let Some(t) = out.iter().find(|t| !map.contains_key(&t.name)) {
-        return Err(invalid(format!(
-            "weight_map does not name the tensor {:?} of {:?}",
-            t.shown,
-            out.files[t.file].path()
-        )));
-    }
-    Ok(out)
 }
 
 /// The path of a file that the index names, which must lie in the folder, also behind symbolic links. A snapshot of the hub's own cache is a
