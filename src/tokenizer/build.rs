@@ -4,13 +4,17 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use super::charsmap::Charsmap;
-use super::definition::{Definition, Merge, Merges, ModelOptions, TemplateItem, Token, TokenKind};
+use super::definition::{
+    DecoderStep, Definition, Merge, Merges, ModelOptions, Normalizer, TemplateItem, Token,
+    TokenKind,
+};
 use super::normalize;
 use super::prepared::{
     IN_MODEL, NORM_TRIE, RAW, RAW_TRIE, Section, TRIE, TableBuilder, Writer, added_flags,
     flags_of_kind, hash_bytes, hash_pair,
 };
 use super::trie::{self, Trie};
+use super::unicode::alphabet_to_bytes;
 use crate::error::{Error, Result};
 
 /// Key bit of an initial symbol: not the first of its word.
@@ -35,8 +39,9 @@ impl Definition {
         let config = serde_json::to_vec(&self.pipeline)
             .map_err(|e| Error::invalid(format_args!("tokenizer options: {e}")))?;
         w.put(Section::Config, config);
-        self.put_tokens(&mut w)?;
-        self.put_words(&mut w)?;
+        let normalized = self.normalized_added()?;
+        self.put_tokens(&mut w, &normalized)?;
+        self.put_words(&mut w, &normalized)?;
         match &self.pipeline.model {
             ModelOptions::Bpe { .. } => self.put_bpe(&mut w)?,
             ModelOptions::Unigram { .. } | ModelOptions::WordPiece { .. } => {
@@ -51,7 +56,7 @@ impl Definition {
             Charsmap::new(&self.charsmap)?;
             w.put(Section::Charsmap, self.charsmap.clone());
         }
-        self.put_added(&mut w)?;
+        self.put_added(&mut w, &normalized)?;
         Ok(w.finish())
     }
 
@@ -110,20 +115,59 @@ impl Definition {
         t.in_model && t.kind != TokenKind::Absent && (!self.byte_level() || t.raw)
     }
 
-    fn put_tokens(&self, w: &mut Writer) -> Result<()> {
+    /// The normalised text of the added tokens that are looked for in the normalised text, where it differs. It is also
+    /// what they decode to.
+    fn normalized_added(&self) -> Result<HashMap<u32, String>> {
+        // SentencePiece leaves these pieces alone.
+        if let Some(Normalizer::SentencePiece { .. }) = self.pipeline.normalizers.first() {
+            return Ok(HashMap::new());
+        }
+        let steps = self
+            .pipeline
+            .normalizers
+            .iter()
+            .map(normalize::Step::new)
+            .collect::<Result<Vec<_>>>()?;
+        let tables = normalize::Tables {
+            charsmap: match self.charsmap.as_slice() {
+                [] => None,
+                bytes => Some(Charsmap::new(bytes)?),
+            },
+            user_defined: Trie::EMPTY,
+        };
+        let mut out = HashMap::new();
+        for t in self.added.iter().filter(|t| t.normalized) {
+            let text = normalize::normalize(&steps, tables, Cow::Borrowed(&t.content), &mut true)?;
+            if text != t.content {
+                out.insert(t.id, text.into_owned());
+            }
+        }
+        Ok(out)
+    }
+
+    fn put_tokens(&self, w: &mut Writer, normalized: &HashMap<u32, String>) -> Result<()> {
+        let alphabet = self.pipeline.decoder.contains(&DecoderStep::ByteLevel);
         let mut offsets = Vec::with_capacity((self.tokens.len() + 1) * 4);
         let mut arena = Vec::new();
         let mut flags = Vec::with_capacity(self.tokens.len());
-        for t in &self.tokens {
+        for (id, t) in (0u32..).zip(&self.tokens) {
             offsets.extend_from_slice(&(arena.len() as u32).to_le_bytes());
-            arena.extend_from_slice(&t.piece);
+            let mut raw = t.raw;
+            match normalized.get(&id) {
+                None => arena.extend_from_slice(&t.piece),
+                Some(text) => {
+                    let bytes = alphabet.then(|| alphabet_to_bytes(text)).flatten();
+                    raw = bytes.is_some();
+                    arena.extend_from_slice(bytes.as_deref().unwrap_or(text.as_bytes()));
+                }
+            }
             if u32::try_from(arena.len()).is_err() {
                 return Err(Error::invalid(
                     "the tokens are longer than 4 GiB altogether",
                 ));
             }
             let mut f = flags_of_kind(t.kind);
-            if t.raw {
+            if raw {
                 f |= RAW;
             }
             if t.in_model {
@@ -138,10 +182,11 @@ impl Definition {
         Ok(())
     }
 
-    fn put_words(&self, w: &mut Writer) -> Result<()> {
+    fn put_words(&self, w: &mut Writer, normalized: &HashMap<u32, String>) -> Result<()> {
         let usable: Vec<(u32, &[u8])> = (0u32..)
             .zip(&self.tokens)
-            .filter(|(_, t)| self.usable(t) && !t.piece.is_empty())
+            // Look-ups compare with the stored text.
+            .filter(|(id, t)| self.usable(t) && !t.piece.is_empty() && !normalized.contains_key(id))
             .map(|(id, t)| (id, t.piece.as_slice()))
             .collect();
         let mut table = TableBuilder::<1>::new(usable.len());
@@ -182,28 +227,9 @@ impl Definition {
         Ok(())
     }
 
-    fn put_added(&self, w: &mut Writer) -> Result<()> {
-        let steps = self
-            .pipeline
-            .normalizers
-            .iter()
-            .map(normalize::Step::new)
-            .collect::<Result<Vec<_>>>()?;
-        let none = Trie::new(&[], &[], &[]).expect("the empty trie fits together");
-        let charsmap = match self.charsmap.as_slice() {
-            [] => None,
-            bytes => Some(Charsmap::new(bytes)?),
-        };
-        let tables = normalize::Tables {
-            charsmap,
-            user_defined: none,
-        };
-        let spm = matches!(
-            self.pipeline.normalizers.first(),
-            Some(super::definition::Normalizer::SentencePiece { .. })
-        );
+    fn put_added(&self, w: &mut Writer, normalized: &HashMap<u32, String>) -> Result<()> {
         let mut raw: Vec<(&[u8], u32)> = Vec::new();
-        let mut norm: Vec<(Cow<str>, u32)> = Vec::new();
+        let mut norm: Vec<(&[u8], u32)> = Vec::new();
         let mut list = Vec::with_capacity(self.added.len() * 8);
         for (t, i) in self.added.iter().zip(0u32..) {
             let mut f = 0;
@@ -217,21 +243,20 @@ impl Definition {
             }
             list.extend_from_slice(&t.id.to_le_bytes());
             list.extend_from_slice(&f.to_le_bytes());
-            if !t.normalized {
-                raw.push((t.content.as_bytes(), i));
-            } else if spm {
-                // SentencePiece leaves these pieces alone.
-                norm.push((Cow::Borrowed(&t.content), i));
+            if t.normalized {
+                let text = normalized.get(&t.id).unwrap_or(&t.content);
+                norm.push((text.as_bytes(), i));
             } else {
-                let text =
-                    normalize::normalize(&steps, tables, Cow::Borrowed(&t.content), &mut true)?;
-                norm.push((text, i));
+                raw.push((t.content.as_bytes(), i));
             }
         }
-        let norm: Vec<(&[u8], u32)> = norm.iter().map(|(s, i)| (s.as_bytes(), *i)).collect();
         w.put(Section::Added, list);
-        w.put_trie(RAW_TRIE, trie::build(&raw)?);
-        w.put_trie(NORM_TRIE, trie::build(&norm)?);
+        for (sections, mut entries) in [(RAW_TRIE, raw), (NORM_TRIE, norm)] {
+            // Of tokens with equal texts the first one counts, special ones before the others; a trie keeps the last.
+            entries.sort_by_key(|&(_, i)| (!self.added[i as usize].special, i));
+            entries.reverse();
+            w.put_trie(sections, trie::build(&entries)?);
+        }
         Ok(())
     }
 

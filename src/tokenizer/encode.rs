@@ -125,20 +125,23 @@ impl<'a> Encoder<'a> {
             t.pipeline.normalizers.first(),
             Some(Normalizer::SentencePiece { .. })
         );
-        let empty = Trie::new(&[], &[], &[]).expect("the empty trie fits together");
         let tables = Tables {
             charsmap: match self.view.charsmap {
                 [] => None,
                 bytes => Some(Charsmap::new(bytes)?),
             },
-            user_defined: if sentencepiece { self.view.norm } else { empty },
+            user_defined: if sentencepiece {
+                self.view.norm
+            } else {
+                Trie::EMPTY
+            },
         };
         // SentencePiece's Unigram knows user-defined pieces itself.
         let norm = match t.pipeline.model {
             ModelOptions::Unigram {
                 sentencepiece: true,
                 ..
-            } => empty,
+            } => Trie::EMPTY,
             _ => self.view.norm,
         };
         let mut inner = Vec::new();

@@ -100,11 +100,13 @@ fn apply<'t>(
             }
             Cow::Owned(t.to_owned())
         }
-        Normalizer::StripAccents => {
-            Cow::Owned(text.chars().filter(|&c| !MARK.contains(c)).collect())
-        }
+        Normalizer::StripAccents => Cow::Owned(keep(text.chars(), at_start, |c| !MARK.contains(c))),
         Normalizer::Replace { content, .. } => match &step.matcher {
-            Some(m) => replace(m, content, text)?,
+            Some(m) => {
+                let new = replace(m, content, text.clone())?;
+                *at_start &= !content.is_empty() || new.chars().next() == text.chars().next();
+                new
+            }
             None => text,
         },
         Normalizer::Prepend(prefix) if text.is_empty() || prefix.is_empty() => text,
@@ -117,11 +119,12 @@ fn apply<'t>(
         } => {
             let mut t = text.into_owned();
             if *clean_text {
-                t = t
-                    .chars()
-                    .filter(|&c| !(c == '\0' || c == '\u{fffd}' || is_bert_control(c)))
-                    .map(|c| if c.is_whitespace() { ' ' } else { c })
-                    .collect();
+                t = keep(t.chars(), at_start, |c| {
+                    !(c == '\0' || c == '\u{fffd}' || is_bert_control(c))
+                });
+                if t.chars().any(|c| c != ' ' && c.is_whitespace()) {
+                    t = t.replace(char::is_whitespace, " ");
+                }
             }
             if *chinese && t.chars().any(is_cjk) {
                 let mut out = String::with_capacity(t.len() * 2);
@@ -135,7 +138,7 @@ fn apply<'t>(
                 t = out;
             }
             if *strip_accents {
-                t = t.nfd().filter(|&c| !NONSPACING_MARK.contains(c)).collect();
+                t = keep(t.nfd(), at_start, |c| !NONSPACING_MARK.contains(c));
             }
             if *lower {
                 t = lowercase(&t);
@@ -148,23 +151,27 @@ fn apply<'t>(
         },
         Normalizer::SentencePiece { .. } => Cow::Owned(sentencepiece(&step.rule, tables, &text)),
         Normalizer::Nmt => Cow::Owned(
-            text.chars()
-                .filter(|&c| !matches!(c as u32, 0x1..=0x8 | 0xB | 0xE..=0x1F | 0x7F | 0x8F | 0x9F))
-                .map(|c| match c as u32 {
-                    0x9
-                    | 0xA
-                    | 0xC
-                    | 0xD
-                    | 0x1680
-                    | 0x200B..=0x200F
-                    | 0x2028
-                    | 0x2029
-                    | 0x2581
-                    | 0xFEFF
-                    | 0xFFFD => ' ',
-                    _ => c,
-                })
-                .collect(),
+            keep(
+                text.chars(),
+                at_start,
+                |c| !matches!(c as u32, 0x1..=0x8 | 0xB | 0xE..=0x1F | 0x7F | 0x8F | 0x9F),
+            )
+            .chars()
+            .map(|c| match c as u32 {
+                0x9
+                | 0xA
+                | 0xC
+                | 0xD
+                | 0x1680
+                | 0x200B..=0x200F
+                | 0x2028
+                | 0x2029
+                | 0x2581
+                | 0xFEFF
+                | 0xFFFD => ' ',
+                _ => c,
+            })
+            .collect(),
         ),
         Normalizer::ByteLevel => Cow::Owned(text.bytes().map(byte_to_char).collect()),
         Normalizer::LlamaBert {
@@ -172,6 +179,23 @@ fn apply<'t>(
             strip_accents,
         } => Cow::Owned(llama_bert(&text, *lowercase, *strip_accents)),
     })
+}
+
+/// The characters for which `f` holds; `at_start` is cleared when the first one goes.
+fn keep(
+    chars: impl Iterator<Item = char>,
+    at_start: &mut bool,
+    f: impl Fn(char) -> bool,
+) -> String {
+    let mut first = true;
+    chars
+        .filter(|&c| {
+            let kept = f(c);
+            *at_start &= kept || !first;
+            first = false;
+            kept
+        })
+        .collect()
 }
 
 /// Lower case per character, without context.

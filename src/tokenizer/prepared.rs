@@ -397,7 +397,6 @@ impl Prepared {
     /// All tables as slices.
     pub fn view(&self) -> View<'_> {
         let s = |section: Section| self.section(section as usize);
-        let none = Trie::new(&[], &[], &[]).expect("the empty trie fits together");
         View {
             n_tokens: self.n_tokens,
             config: s(Section::Config),
@@ -408,11 +407,11 @@ impl Prepared {
             initial: s(Section::Initial),
             merges: s(Section::Merges),
             joins: s(Section::Joins),
-            trie: self.trie_at(TRIE).unwrap_or(none),
+            trie: self.trie_at(TRIE).unwrap_or(Trie::EMPTY),
             scores: s(Section::Scores),
             added: s(Section::Added),
-            raw: self.trie_at(RAW_TRIE).unwrap_or(none),
-            norm: self.trie_at(NORM_TRIE).unwrap_or(none),
+            raw: self.trie_at(RAW_TRIE).unwrap_or(Trie::EMPTY),
+            norm: self.trie_at(NORM_TRIE).unwrap_or(Trie::EMPTY),
             charsmap: s(Section::Charsmap),
             unused: s(Section::Unused),
         }

@@ -161,20 +161,17 @@ fn script(c: char) -> Option<usize> {
             })
             .collect()
     });
-    // Unassigned characters and scripts that are not listed count as a script of their own.
-    Some(
-        sets.iter()
-            .position(|s| s.contains(c))
-            .unwrap_or(SCRIPTS.len()),
-    )
+    // Unassigned characters and scripts that are not listed go with what is around them, like a space.
+    sets.iter().position(|s| s.contains(c))
 }
 
-/// Appends the positions in `word` where the script changes; a space belongs to what is around it.
+/// Appends the positions in `word` where a script begins; a space belongs to what is before it, and spaces at the start
+/// are left out.
 pub fn script_cuts(word: &str, cuts: &mut Vec<usize>) {
     let mut last = None;
     for (i, c) in word.char_indices() {
         let Some(s) = script(c) else { continue };
-        if i > 0 && last.is_some_and(|l| l != s) {
+        if last != Some(s) {
             cuts.push(i);
         }
         last = Some(s);
@@ -198,6 +195,6 @@ mod tests {
     fn cuts_are_where_the_script_changes() {
         let mut cuts = Vec::new();
         script_cuts("どこで生れ。Yes ok", &mut cuts);
-        assert_eq!(cuts, ["どこで生れ".len(), "どこで生れ。".len()]);
+        assert_eq!(cuts, [0, "どこで生れ".len(), "どこで生れ。".len()]);
     }
 }

@@ -160,7 +160,7 @@ pub fn apply(step: &Step, words: &mut Words) -> Result<()> {
         PreTokenizer::FixedLength(n) => {
             let n = (*n).max(1) as usize;
             cut(words, |word, cuts| {
-                cuts.extend(word.char_indices().map(|(i, _)| i).step_by(n).skip(1))
+                cuts.extend(word.char_indices().map(|(i, _)| i).step_by(n))
             });
         }
     }
@@ -178,19 +178,15 @@ fn rewrite(words: &mut Words, mut f: impl FnMut(&str, bool, &mut String)) {
     words.text = Cow::Owned(text);
 }
 
-/// Cuts every word at positions that the function appends (ascending, inside the word).
+/// Cuts every word into parts that begin at the positions which the function appends (ascending, inside the word).
 fn cut(words: &mut Words, f: impl Fn(&str, &mut Vec<usize>)) {
     let mut out = Vec::with_capacity(words.ranges.len());
-    let mut cuts = Vec::new();
+    let mut starts = Vec::new();
     for &(lo, hi) in &words.ranges {
-        cuts.clear();
-        f(&words.text[lo..hi], &mut cuts);
-        let mut from = lo;
-        for &c in &cuts {
-            out.push((from, lo + c));
-            from = lo + c;
-        }
-        out.push((from, hi));
+        starts.clear();
+        f(&words.text[lo..hi], &mut starts);
+        let ends = starts.iter().skip(1).map(|&e| lo + e).chain([hi]);
+        out.extend(starts.iter().map(|&s| lo + s).zip(ends));
     }
     words.ranges = out;
 }

@@ -80,6 +80,13 @@ pub struct Trie<'a> {
 }
 
 impl<'a> Trie<'a> {
+    /// The trie without keys.
+    pub const EMPTY: Trie<'static> = Trie {
+        labels: &[],
+        first: &[],
+        values: &[],
+    };
+
     /// A view of the three arrays; `None` if their lengths do not fit together.
     pub fn new(labels: &'a [u8], first: &'a [u8], values: &'a [u8]) -> Option<Self> {
         let n = labels.len();
