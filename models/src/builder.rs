@@ -1,14 +1,17 @@
 //! What the family files share: the sizes every configuration has, and a plan that grows tensor by tensor.
 //!
 //! [`Builder`] compares the exact shape of each foreign tensor at the moment it is planned, before anything is computed from the
-//! numbers of the configuration; a family therefore reads as a list of names and shapes.
+//! numbers of the configuration; a family therefore reads as a list of names and shapes. What is within a layer is [`LayerBuilder`]'s.
 
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Rows, Skip, Source, TensorPlan, interleaved_to_half_split};
+use crate::layer_builder::LayerBuilder;
+use crate::plan::{Plan, Rows, Skip, Source, TensorPlan};
 use crate::rope::Rope;
 use crate::rope_config::{self, RopeOptions};
 use crate::source::{Config, Origin, Tensors};
-use crate::spec::{Activation, Head, Norm, NormKind, Role, Spec, TensorKey, bound};
+use crate::spec::{
+    Activation, Attention, Embed, Head, Layer, Norm, Role, Spec, Stack, TensorKey, bound,
+};
 
 /// The sizes that every transformer's configuration has.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +32,35 @@ pub struct Sizes {
     pub context: u32,
 }
 
+/// What a family's configurations may leave out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SizeDefaults {
+    /// `vocab_size`.
+    pub vocab: Option<u32>,
+    /// `num_attention_heads`.
+    pub heads: Option<u32>,
+    /// `num_key_value_heads`; else as many as query heads.
+    pub kv_heads: Option<u32>,
+    /// `head_dim`; else hidden / heads.
+    pub head_dim: Option<u32>,
+    /// `max_position_embeddings`.
+    pub context: Option<u32>,
+}
+
 impl Sizes {
     /// Reads and bounds them.
     ///
     /// # Errors
     /// Names the key, its value and what was expected.
     pub fn read(config: &Config) -> Result<Sizes> {
+        Self::read_with(config, SizeDefaults::default())
+    }
+
+    /// The same with defaults.
+    ///
+    /// # Errors
+    /// As [`Sizes::read`].
+    pub fn read_with(config: &Config, defaults: SizeDefaults) -> Result<Sizes> {
         let within = |key: &str, value: u32, max: u32| {
             if (1..=max).contains(&value) {
                 Ok(value)
@@ -45,10 +71,26 @@ impl Sizes {
                 )))
             }
         };
-        let required = |key: &str, max: u32| within(key, config.u32(key)?, max);
-        let hidden = required("hidden_size", bound::HIDDEN)?;
-        let heads = required("num_attention_heads", bound::HEADS)?;
-        let kv_heads = config.opt_u32("num_key_value_heads")?.unwrap_or(heads);
+        // Older families have names of their own for the same numbers; transformers understands both.
+        let number = |keys: &[&'static str], default: Option<u32>, max: u32| {
+            for key in keys {
+                if let Some(n) = config.opt_u32(key)? {
+                    config.ignore(keys);
+                    return within(key, n, max);
+                }
+            }
+            default.ok_or_else(|| config.missing(keys[0]))
+        };
+        let hidden = number(&["hidden_size", "n_embd", "n_embed"], None, bound::HIDDEN)?;
+        let heads = number(
+            &["num_attention_heads", "n_head"],
+            defaults.heads,
+            bound::HEADS,
+        )?;
+        let kv_heads = config
+            .opt_u32("num_key_value_heads")?
+            .or(defaults.kv_heads)
+            .unwrap_or(heads);
         within("num_key_value_heads", kv_heads, heads)?;
         if heads % kv_heads != 0 {
             return Err(config.unsupported(
@@ -56,7 +98,7 @@ impl Sizes {
                 &format!("a divisor of num_attention_heads {heads}"),
             ));
         }
-        let head_dim = match config.opt_u32("head_dim")? {
+        let head_dim = match config.opt_u32("head_dim")?.or(defaults.head_dim) {
             Some(d) => d,
             None if hidden % heads == 0 => hidden / heads,
             None => {
@@ -66,16 +108,79 @@ impl Sizes {
                 ));
             }
         };
+        let layers = ["num_hidden_layers", "n_layer"];
+        let context = [
+            "max_position_embeddings",
+            "n_positions",
+            "n_ctx",
+            "seq_length",
+        ];
         Ok(Sizes {
-            vocab: required("vocab_size", bound::VOCAB)?,
+            vocab: number(&["vocab_size"], defaults.vocab, bound::VOCAB)?,
             hidden,
-            layers: required("num_hidden_layers", bound::LAYERS as u32)? as usize,
+            layers: number(&layers, None, bound::LAYERS as u32)? as usize,
             heads,
             kv_heads,
             head_dim: within("head_dim", head_dim, bound::HEAD_DIM)?,
-            context: required("max_position_embeddings", bound::CONTEXT)?,
+            context: number(&context, defaults.context, bound::CONTEXT)?,
         })
     }
+
+    /// Attention of these heads.
+    pub fn attention(&self) -> Attention {
+        Attention::new(self.heads, self.kv_heads, self.head_dim)
+    }
+}
+
+/// The number of a norm's `key`, rounded as the arithmetic uses it.
+///
+/// # Errors
+/// It is no number.
+pub fn eps(config: &Config, key: &str, default: f64) -> Result<f32> {
+    Ok(config.opt_f64(key)?.unwrap_or(default) as f32)
+}
+
+/// Checks that a key is absent, null or has the one value that is implemented.
+///
+/// # Errors
+/// It has another value.
+pub fn only(config: &Config, key: &str, value: impl Into<serde_json::Value>) -> Result<()> {
+    let value = value.into();
+    match config.get(key) {
+        Some(found) if *found != value => Err(config.unsupported(key, &value.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// A layer whose queries see all earlier keys, as configurations call it.
+pub const FULL: &str = "full_attention";
+/// A layer with a window.
+pub const SLIDING: &str = "sliding_attention";
+
+/// The kinds of the layers: `layer_types` of the configuration, each one of `known`, or `default(layer)`.
+///
+/// # Errors
+/// Another number of layers, an unknown kind.
+pub fn layer_types(
+    config: &Config,
+    layers: usize,
+    known: &[&'static str],
+    default: impl Fn(usize) -> &'static str,
+) -> Result<Vec<&'static str>> {
+    let Some(list) = config.opt_array("layer_types")? else {
+        return Ok((0..layers).map(default).collect());
+    };
+    let wrong = || {
+        let known = known.join(" or ");
+        config.unsupported("layer_types", &format!("{layers} times {known}"))
+    };
+    if list.len() != layers {
+        return Err(wrong());
+    }
+    list.iter()
+        .map(|v| known.iter().copied().find(|k| v.as_str() == Some(k)))
+        .map(|kind| kind.ok_or_else(wrong))
+        .collect()
 }
 
 /// The non-linearity that `key` names, `default` where it is absent.
@@ -100,20 +205,78 @@ pub fn activation(config: &Config, key: &str, default: Activation) -> Result<Act
     })
 }
 
-/// A root-mean-square norm with a weight.
-pub fn rms(eps: f32) -> Norm {
-    Norm {
-        kind: NormKind::Rms,
-        eps,
-        weight: true,
-        bias: false,
+/// Names of the tensors outside the layers, without `.weight`.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderNames<'n> {
+    /// Before all names but that of the head.
+    pub root: &'n str,
+    /// The embedding.
+    pub embed: &'n str,
+    /// Before the index of a layer.
+    pub layers: &'n str,
+    /// The norm after the last layer.
+    pub final_norm: &'n str,
+    /// The head, without the root.
+    pub head: &'n str,
+    /// Learned positions.
+    pub positions: &'n str,
+    /// The norm of the embedding.
+    pub embed_norm: &'n str,
+    /// The projections from and to the width of the embedding.
+    pub projections: [&'n str; 2],
+}
+
+/// The names of llama and of most that came after.
+pub const LLAMA: DecoderNames<'static> = DecoderNames {
+    root: "model.",
+    embed: "embed_tokens",
+    layers: "layers",
+    final_norm: "norm",
+    head: "lm_head",
+    positions: "",
+    embed_norm: "",
+    projections: ["", ""],
+};
+
+/// What is outside the layers of a decoder: the parts of its Spec that are no layers.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// How ids become vectors.
+    pub embed: Embed,
+    /// The norm after the last layer.
+    pub final_norm: Option<Norm>,
+    /// The head; whether it is tied is seen from the tensors.
+    pub head: Head,
+}
+
+impl Frame {
+    /// An embedding and a head without anything around them, and this norm.
+    pub fn new(final_norm: Norm) -> Frame {
+        Frame {
+            embed: Embed::scaled(1.0),
+            final_norm: Some(final_norm),
+            head: Head {
+                tied: true,
+                bias: false,
+                scale: 1.0,
+                softcap: None,
+                width: None,
+            },
+        }
     }
 }
 
 /// A plan in the making.
 pub struct Builder<'a> {
-    origin: Origin,
-    foreign: &'a dyn Tensors,
+    /// Rotated rows of q and k come as pairs (2k, 2k+1); they are stored as halves.
+    pub interleaved: bool,
+    /// Matrices come with inputs as rows.
+    pub transposed: bool,
+    /// What is added to every weight of a norm: 1 where `w` is stored for `1 + w`.
+    pub norm_offset: f32,
+    pub(crate) origin: Origin,
+    pub(crate) foreign: &'a dyn Tensors,
+    ropes: Vec<Rope>,
     tensors: Vec<TensorPlan>,
     skipped: Vec<Skip>,
 }
@@ -122,8 +285,12 @@ impl<'a> Builder<'a> {
     /// An empty plan over these foreign tensors.
     pub fn new(config: &Config, foreign: &'a dyn Tensors) -> Self {
         Builder {
+            interleaved: false,
+            transposed: false,
+            norm_offset: 0.0,
             origin: config.origin(),
             foreign,
+            ropes: Vec::new(),
             tensors: Vec::new(),
             skipped: Vec::new(),
         }
@@ -166,27 +333,94 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Plans a query or key projection or its bias: `shape[0]` is heads * head_dim, and the first `rotated` rows of every head are
-    /// stored as half-split pairs, whatever order they are in (`interleaved`).
+    /// Plans some rows (or all) of a matrix of `shape` rows (outputs) and columns (inputs), and its bias.
     ///
     /// # Errors
     /// As [`Builder::expect`].
-    pub fn take_rotary(
+    pub fn linear(
         &mut self,
-        key: TensorKey,
+        (key, bias_role): (TensorKey, Option<Role>),
         name: &str,
-        shape: &[u32],
-        head_dim: u32,
-        rotated: u32,
-        interleaved: bool,
+        shape: [u32; 2],
+        rows: Option<Vec<u32>>,
     ) -> Result<()> {
-        let start = self.tensors.len();
-        self.take(key, name, shape)?;
-        if interleaved {
-            let rows = interleaved_to_half_split(shape[0] / head_dim, head_dim, rotated);
-            self.tensors[start].sources[0].rows = Rows::List(rows);
+        self.expect_linear(name, shape)?;
+        let rows = rows.map_or(Rows::All, Rows::List);
+        let source = |name, rows, transposed| Source {
+            rows,
+            transposed,
+            ..Source::all(name)
+        };
+        if let Some(role) = bias_role {
+            let bias = format!("{name}.bias");
+            self.expect(&bias, &[shape[0].into()])?;
+            let key = TensorKey { role, ..key };
+            self.put(key, vec![source(bias, rows.clone(), false)]);
+        }
+        let weight = format!("{name}.weight");
+        self.put(key, vec![source(weight, rows, self.transposed)]);
+        Ok(())
+    }
+
+    /// Checks the shape of a linear layer's matrix, outputs and inputs.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn expect_linear(&self, name: &str, shape: [u32; 2]) -> Result<()> {
+        let mut shape = shape.map(u64::from);
+        if self.transposed {
+            shape.reverse();
+        }
+        self.expect(&format!("{name}.weight"), &shape)
+    }
+
+    /// Plans weight and bias of a norm of `width` values, as far as it has them.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn norm(
+        &mut self,
+        (key, bias_role): (TensorKey, Role),
+        name: &str,
+        norm: &Norm,
+        width: u32,
+    ) -> Result<()> {
+        if norm.weight {
+            let name = format!("{name}.weight");
+            self.expect(&name, &[width.into()])?;
+            let source = Source {
+                add: self.norm_offset,
+                ..Source::all(name)
+            };
+            self.put(key, vec![source]);
+        }
+        if norm.bias {
+            let key = TensorKey {
+                role: bias_role,
+                ..key
+            };
+            self.take(key, &format!("{name}.bias"), &[width])?;
         }
         Ok(())
+    }
+
+    /// All values of a small foreign tensor, which is then left out.
+    ///
+    /// # Errors
+    /// It is missing, has another number of values, or cannot be read.
+    pub fn fold(&mut self, name: &str, count: usize, reason: &'static str) -> Result<Vec<f32>> {
+        if !self.has(name) {
+            return Err(Error::new(format_args!("tensor {name:?} is missing")));
+        }
+        let values = self.foreign.values(name)?;
+        if values.len() != count {
+            return Err(Error::new(format_args!(
+                "tensor {name:?} has {} values, expected {count}",
+                values.len()
+            )));
+        }
+        self.skip(name, reason);
+        Ok(values)
     }
 
     /// Whether the rotary rows of a format's llama tensors are interleaved pairs: GGUF converters and llama2.c store them so.
@@ -202,15 +436,15 @@ impl<'a> Builder<'a> {
         });
     }
 
-    /// The rotary embedding of the configuration; in a GGUF also the per-pair divisors of `rope_freqs.weight`.
+    /// Adds the rotary embedding of the configuration and returns its index; in a GGUF also the per-pair divisors of `rope_freqs.weight`.
     ///
     /// # Errors
     /// As [`rope_config::read`]; divisors of a wrong number or value.
-    pub fn rope(&mut self, config: &Config, options: &RopeOptions) -> Result<Rope> {
+    pub fn rope(&mut self, config: &Config, options: &RopeOptions) -> Result<u32> {
         const DIVISORS: &str = "rope_freqs.weight";
         let mut rope = rope_config::read(config, options)?;
         if self.origin != Origin::Gguf || !self.has(DIVISORS) {
-            return Ok(rope);
+            return Ok(self.add_rope(rope));
         }
         let Rope::Fixed { inv_freq, .. } = &mut rope else {
             return Err(Error::new(format_args!(
@@ -231,40 +465,120 @@ impl<'a> Builder<'a> {
             *f /= f64::from(d);
         }
         self.skip(DIVISORS, "folded into the rotary frequencies");
-        Ok(rope)
+        Ok(self.add_rope(rope))
     }
 
-    /// Plans the head: `name` where it is there and differs from the embedding `embed`, else the embedding itself (what
-    /// transformers does, whatever `tie_word_embeddings` says).
+    /// Adds a rotary embedding and returns its index.
+    pub fn add_rope(&mut self, rope: Rope) -> u32 {
+        self.ropes.push(rope);
+        self.ropes.len() as u32 - 1
+    }
+
+    /// Rotated dimensions of the rotary embedding with this index; 0 for none.
+    pub fn rotated(&self, rope: Option<u32>) -> u32 {
+        rope.map_or(0, |r| self.ropes[r as usize].dim() as u32)
+    }
+
+    /// Whether the head `name` has to be stored: it is there and differs from the embedding `embed` (what transformers does, whatever
+    /// `tie_word_embeddings` says). One with the same values is skipped.
     ///
     /// # Errors
     /// As [`Builder::expect`].
-    pub fn head(&mut self, name: &str, embed: &str, vocab: u32, hidden: u32) -> Result<Head> {
-        let tied = if !self.has(name) {
-            true
-        } else {
-            self.expect(name, &[vocab.into(), hidden.into()])?;
-            self.foreign.same(name, embed)?
-        };
-        if !tied {
-            self.take(TensorKey::model(Role::Head), name, &[vocab, hidden])?;
-        } else if self.has(name) {
-            self.skip(name, "the same values as the embedding");
+    pub fn own_head(&mut self, name: &str, embed: &str, shape: [u32; 2]) -> Result<bool> {
+        if !self.has(name) {
+            return Ok(false);
         }
-        Ok(Head {
-            tied,
-            bias: false,
-            scale: 1.0,
-            softcap: None,
-        })
+        self.expect(name, &shape.map(u64::from))?;
+        if self.foreign.same(name, embed)? {
+            self.skip(name, "the same values as the embedding");
+            return Ok(false);
+        }
+        Ok(true)
     }
 
-    /// The plan of a finished Spec.
-    pub fn finish(self, spec: Spec) -> Plan {
-        Plan {
-            spec,
+    /// The layer `index`, whose tensors are named `{root}{layers}.{index}.`.
+    pub fn layer(
+        &mut self,
+        names: &DecoderNames,
+        hidden: u32,
+        index: usize,
+    ) -> LayerBuilder<'_, 'a> {
+        let prefix = format!("{}{}.{index}.", names.root, names.layers);
+        LayerBuilder::new(self, prefix, hidden, index)
+    }
+
+    /// The whole plan of a decoder: what is outside the layers as `frame` says, and every layer by a call of `layer`.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`], and whatever `layer` returns.
+    pub fn decoder(
+        mut self,
+        s: &Sizes,
+        names: &DecoderNames,
+        mut frame: Frame,
+        mut layer: impl FnMut(&mut LayerBuilder, usize) -> Result<()>,
+    ) -> Result<Plan> {
+        let rooted = |name: &str| format!("{}{name}", names.root);
+        let weight = |name: &str| format!("{}{name}.weight", names.root);
+        let model = TensorKey::model;
+        let embed = weight(names.embed);
+        let width = frame.embed.width.unwrap_or(s.hidden);
+        self.take(model(Role::TokenEmbedding), &embed, &[s.vocab, width])?;
+        if frame.embed.width.is_some() {
+            let name = weight(names.projections[0]);
+            self.take(model(Role::EmbedProjection), &name, &[s.hidden, width])?;
+        }
+        if let Some(p) = frame.embed.positions {
+            let name = weight(names.positions);
+            self.take(model(Role::PositionEmbedding), &name, &[p.rows, s.hidden])?;
+        }
+        if let Some(norm) = &frame.embed.norm {
+            let key = (model(Role::EmbedNorm), Role::EmbedNormBias);
+            self.norm(key, &rooted(names.embed_norm), norm, s.hidden)?;
+        }
+        let mut layers = Vec::new();
+        for l in 0..s.layers {
+            let mut one = self.layer(names, s.hidden, l);
+            layer(&mut one, l)?;
+            layers.push(Layer {
+                blocks: one.finish(),
+            });
+        }
+        if let Some(norm) = &frame.final_norm {
+            let key = (model(Role::FinalNorm), Role::FinalNormBias);
+            self.norm(key, &rooted(names.final_norm), norm, s.hidden)?;
+        }
+        if let Some(width) = frame.head.width {
+            let name = weight(names.projections[1]);
+            self.take(model(Role::HeadProjection), &name, &[width, s.hidden])?;
+        }
+        let (head, width) = (
+            format!("{}.weight", names.head),
+            frame.head.width.unwrap_or(s.hidden),
+        );
+        frame.head.tied = !self.own_head(&head, &embed, [s.vocab, width])?;
+        if !frame.head.tied {
+            self.take(model(Role::Head), &head, &[s.vocab, width])?;
+        }
+        if frame.head.bias {
+            let name = format!("{}.bias", names.head);
+            self.take(model(Role::HeadBias), &name, &[s.vocab])?;
+        }
+        Ok(Plan {
+            spec: Spec {
+                vocab_size: s.vocab,
+                hidden: s.hidden,
+                context_length: s.context,
+                embed: frame.embed,
+                ropes: self.ropes,
+                decoder: Stack {
+                    layers,
+                    final_norm: frame.final_norm,
+                },
+                head: frame.head,
+            },
             tensors: self.tensors,
             skipped: self.skipped,
-        }
+        })
     }
 }

@@ -16,7 +16,35 @@ pub struct Family {
 }
 
 /// Every family that can be imported.
-pub const FAMILIES: &[Family] = &[crate::llama::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    crate::apertus::FAMILY,
+    crate::arcee::FAMILY,
+    crate::bloom::FAMILY,
+    crate::cohere::FAMILY,
+    crate::ernie::FAMILY,
+    crate::exaone::FAMILY,
+    crate::falcon::FAMILY,
+    crate::gemma::FAMILY,
+    crate::glm::FAMILY,
+    crate::gpt2::FAMILY,
+    crate::gpt_neox::FAMILY,
+    crate::gptj::FAMILY,
+    crate::granite::FAMILY,
+    crate::helium::FAMILY,
+    crate::hunyuan::FAMILY,
+    crate::llama::FAMILY,
+    crate::mistral::FAMILY,
+    crate::nemotron::FAMILY,
+    crate::olmo::FAMILY,
+    crate::opt::FAMILY,
+    crate::phi::FAMILY,
+    crate::phi3::FAMILY,
+    crate::qwen::FAMILY,
+    crate::seed_oss::FAMILY,
+    crate::smollm3::FAMILY,
+    crate::stablelm::FAMILY,
+    crate::starcoder2::FAMILY,
+];
 
 /// The plan of a model: finds the family by `model_type`, then checks that every key was understood and that the plan makes
 /// exactly the tensors of its Spec.
@@ -87,7 +115,7 @@ mod tests {
     fn an_unknown_family_is_named_beside_the_known_ones() {
         let m = refusal(json!({"model_type": "warp"}));
         assert!(
-            m.contains("\"warp\"") && m.contains("llama, mistral"),
+            m.contains("\"warp\"") && m.contains("llama, ministral"),
             "{m}"
         );
         assert!(refusal(json!({})).contains("model_type is missing"));

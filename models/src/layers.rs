@@ -92,6 +92,7 @@ mod tests {
                 }],
                 post: None,
                 scale: 1.0,
+                out: None,
             }],
         };
         Stack {
@@ -123,7 +124,7 @@ mod tests {
         let many = format!("[{}0]", "0,".repeat(4096));
         assert!(refused("[0]", &many).contains("4097 layers"));
         let blocks = json[json.find("[{\"pre").unwrap()..].to_string();
-        let block = &blocks[1..=blocks.find("\"scale\":1.0}").unwrap() + 11];
+        let block = &blocks[1..=blocks.find("\"out\":null}").unwrap() + 10];
         let wide = format!("[{}{block}]", format!("{block},").repeat(99));
         let wide = json.replace(&format!("[{block}]"), &wide);
         assert!(serde_json::from_str::<Stack>(&wide).is_ok());

@@ -1,7 +1,7 @@
 //! What becomes of the foreign tensors: for every stored tensor, which foreign rows it is made of and how they are changed.
 //!
-//! A stored tensor is a concatenation of [`Source`]s along its rows. A vector counts as a matrix with one column, so that one row
-//! map serves a weight and its bias.
+//! A stored tensor is a concatenation of [`Source`]s along its rows. A stored vector counts as a matrix with one column, so that one row
+//! map serves a weight and its bias; its sources are all values of the foreign tensor in order, whatever its shape.
 
 use crate::spec::{Spec, TensorKey};
 
@@ -30,8 +30,10 @@ pub struct TensorPlan {
 pub struct Source {
     /// Name of the foreign tensor.
     pub name: String,
-    /// Which of its rows, in the order in which they are stored.
+    /// Which of its rows, in the order in which they are stored; of a transposed tensor, which columns.
     pub rows: Rows,
+    /// Whether the foreign matrix has inputs as rows and outputs as columns.
+    pub transposed: bool,
     /// Added to every value (1 where a norm stores w for 1 + w).
     pub add: f32,
 }
@@ -60,6 +62,7 @@ impl Source {
         Source {
             name: name.into(),
             rows: Rows::All,
+            transposed: false,
             add: 0.0,
         }
     }
@@ -69,6 +72,7 @@ impl Source {
         Source {
             name: name.into(),
             rows: Rows::List(rows),
+            transposed: false,
             add: 0.0,
         }
     }

@@ -29,6 +29,18 @@ pub enum Rope {
         /// `max_position_embeddings` of the configuration.
         max_positions: u32,
     },
+    /// LongRoPE (Ding et al. 2024): one set of frequencies for sequences of up to `original` positions, another for longer ones. All
+    /// positions of a sequence use the same set, so a sequence that outgrows `original` is computed anew.
+    LongRope {
+        /// Radians per position up to `original` positions.
+        short: Vec<f64>,
+        /// Radians per position beyond.
+        long: Vec<f64>,
+        /// Multiplier of cos and sin in both cases.
+        factor: f64,
+        /// The length that the model was trained for first.
+        original: u32,
+    },
 }
 
 /// `theta^(-2k/dim)` for k in 0..dim/2.
@@ -44,13 +56,14 @@ impl Rope {
         match self {
             Rope::Fixed { inv_freq, .. } => inv_freq.len() * 2,
             Rope::DynamicNtk { dim, .. } => *dim as usize,
+            Rope::LongRope { short, .. } => short.len() * 2,
         }
     }
 
     /// Multiplier of cos and sin.
     pub fn factor(&self) -> f64 {
         match self {
-            Rope::Fixed { factor, .. } => *factor,
+            Rope::Fixed { factor, .. } | Rope::LongRope { factor, .. } => *factor,
             Rope::DynamicNtk { .. } => 1.0,
         }
     }
@@ -75,6 +88,12 @@ impl Rope {
                 let base = theta * libm::pow(factor * s / max - (factor - 1.0), d / (d - 2.0));
                 Cow::Owned(default_inv_freq(*dim as usize, base))
             }
+            Rope::LongRope {
+                short,
+                long,
+                original,
+                ..
+            } => Cow::Borrowed(if n > *original as usize { long } else { short }),
         }
     }
 
@@ -92,17 +111,35 @@ impl Rope {
                 )))
             }
         };
+        let frequencies = |inv_freq: &[f64]| {
+            if inv_freq.is_empty() || inv_freq.len() > 4096 {
+                return Err(Error::new(format_args!(
+                    "{} frequencies, expected 1 to 4096",
+                    inv_freq.len()
+                )));
+            }
+            inv_freq.iter().try_for_each(|&f| finite("a frequency", f))
+        };
         match self {
             Rope::Fixed { inv_freq, factor } => {
-                if inv_freq.is_empty() || inv_freq.len() > 4096 {
+                frequencies(inv_freq)?;
+                finite("factor", *factor)
+            }
+            Rope::LongRope {
+                short,
+                long,
+                factor,
+                original,
+            } => {
+                frequencies(short)?;
+                frequencies(long)?;
+                if short.len() != long.len() || *original == 0 {
                     return Err(Error::new(format_args!(
-                        "{} frequencies, expected 1 to 4096",
-                        inv_freq.len()
+                        "{} short and {} long frequencies up to {original} positions, expected as many of both and a length > 0",
+                        short.len(),
+                        long.len()
                     )));
                 }
-                inv_freq
-                    .iter()
-                    .try_for_each(|&f| finite("a frequency", f))?;
                 finite("factor", *factor)
             }
             Rope::DynamicNtk {

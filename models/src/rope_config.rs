@@ -21,8 +21,18 @@ pub struct RopeOptions<'o> {
     pub partial: f64,
     /// Which entry of nested parameters (`full_attention`, `sliding_attention`).
     pub layer_type: Option<&'o str>,
-    /// Keys of the parameters that the family itself reads.
+    /// Keys of the parameters that the family itself reads or that mean nothing to it.
     pub family_keys: &'o [&'o str],
+    /// The key that holds theta in style 4.
+    pub theta_key: &'o str,
+    /// The key that holds the rotated part of a head in style 4.
+    pub partial_key: &'o str,
+    /// Whether `rope_scaling` of style 4 applies to these layers.
+    pub scaled: bool,
+    /// Whether the type names `su` and `yarn` mean LongRoPE (phi3).
+    pub yarn_is_longrope: bool,
+    /// Whether a non-zero `alpha` makes dynamic scaling static: `theta * alpha^(dim / (dim - 2))` (hunyuan).
+    pub alpha: bool,
 }
 
 impl RopeOptions<'_> {
@@ -35,6 +45,11 @@ impl RopeOptions<'_> {
             partial: 1.0,
             layer_type: None,
             family_keys: &[],
+            theta_key: "rope_theta",
+            partial_key: "partial_rotary_factor",
+            scaled: true,
+            yarn_is_longrope: false,
+            alpha: false,
         }
     }
 }
@@ -59,8 +74,9 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
             "no rope_scaling beside rope_parameters (one of them would be ignored)",
         ));
     }
-    let outer_theta = config.opt_f64("rope_theta")?;
-    let outer_partial = config.opt_f64("partial_rotary_factor")?;
+    let scaling = scaling.filter(|_| options.scaled);
+    let outer_theta = config.opt_f64(options.theta_key)?;
+    let outer_partial = config.opt_f64(options.partial_key)?;
     let outer_original = config.opt_u32("original_max_position_embeddings")?;
     let dict = parameters.or(scaling);
     let inner = |key| dict.as_ref().map_or(Ok(None), |d| d.opt_f64(key));
@@ -71,7 +87,20 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
         .or(outer_partial)
         .unwrap_or(options.partial);
     if theta <= 0.0 {
-        return Err(config.unsupported("rope_theta", "a number > 0"));
+        return Err(config.unsupported(options.theta_key, "a number > 0"));
+    }
+    let kind = match &dict {
+        None => "default",
+        Some(dict) => match dict.opt_str("rope_type")? {
+            Some(kind) => {
+                dict.ignore(&["type"]);
+                kind
+            }
+            None => dict.opt_str("type")?.unwrap_or("default"),
+        },
+    };
+    if let (Some(dict), "proportional") = (&dict, kind) {
+        return proportional(dict, options, theta, partial);
     }
     let dim = (f64::from(options.head_dim) * partial) as u32;
     if !(0.0..=1.0).contains(&partial) || dim == 0 || !dim.is_multiple_of(2) {
@@ -86,13 +115,6 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
             inv_freq: default,
             factor: 1.0,
         });
-    };
-    let kind = match dict.opt_str("rope_type")? {
-        Some(kind) => {
-            dict.ignore(&["type"]);
-            kind
-        }
-        None => dict.opt_str("type")?.unwrap_or("default"),
     };
     dict.ignore(options.family_keys);
     let original = f64::from(
@@ -120,6 +142,20 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
                 factor: 1.0,
             }
         }
+        "dynamic" if options.alpha && dict.opt_f64("alpha")?.is_some_and(|a| a != 0.0) => {
+            dict.ignore(&["factor"]);
+            let (alpha, d) = (dict.f64("alpha")?, f64::from(dim));
+            if alpha < 0.0 || dim < 4 {
+                return Err(
+                    dict.unsupported("alpha", "a number > 0, and at least 4 rotated dimensions")
+                );
+            }
+            let theta = theta * libm::pow(alpha, d / (d - 2.0));
+            Rope::Fixed {
+                inv_freq: default_inv_freq(dim as usize, theta),
+                factor: 1.0,
+            }
+        }
         "dynamic" => Rope::DynamicNtk {
             dim,
             theta,
@@ -130,6 +166,8 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
             inv_freq: llama3(&dict, default, factor(1.0)?, original)?,
             factor: 1.0,
         },
+        "longrope" => longrope(&dict, &default, original, options)?,
+        "su" | "yarn" if options.yarn_is_longrope => longrope(&dict, &default, original, options)?,
         "yarn" => yarn(&dict, default, dim, theta, original, options, nested)?,
         other => {
             return Err(dict.unsupported(
@@ -138,7 +176,7 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
                 } else {
                     "type"
                 },
-                &format!("default, linear, dynamic, llama3 or yarn, not {other:?}"),
+                &format!("default, linear, dynamic, llama3, yarn, longrope or proportional, not {other:?}"),
             ));
         }
     };
@@ -171,6 +209,58 @@ fn llama3(dict: &Config, default: Vec<f64>, factor: f64, original: f64) -> Resul
             }
         })
         .collect())
+}
+
+/// LongRoPE (Ding et al. 2024): every frequency divided by a factor of its own, one list for short and one for long sequences.
+fn longrope(dict: &Config, default: &[f64], original: f64, options: &RopeOptions) -> Result<Rope> {
+    let list = |key: &str| -> Result<Vec<f64>> {
+        let wrong = || dict.unsupported(key, &format!("{} numbers > 0", default.len()));
+        let values = dict.opt_array(key)?.ok_or_else(|| dict.missing(key))?;
+        if values.len() != default.len() {
+            return Err(wrong());
+        }
+        let divide = |(v, f): (&serde_json::Value, &f64)| {
+            let v = v.as_f64().filter(|v| v.is_finite() && *v > 0.0);
+            Ok(f / v.ok_or_else(wrong)?)
+        };
+        values.iter().zip(default).map(divide).collect()
+    };
+    let extension = match dict.opt_f64("factor")? {
+        Some(f) => f,
+        None => f64::from(options.context) / original,
+    };
+    let factor = match dict.opt_f64("attention_factor")? {
+        Some(a) => a,
+        None if extension <= 1.0 => 1.0,
+        None => (1.0 + libm::log(extension) / libm::log(original)).sqrt(),
+    };
+    Ok(Rope::LongRope {
+        short: list("short_factor")?,
+        long: list("long_factor")?,
+        factor,
+        original: original as u32,
+    })
+}
+
+/// Pairs over the whole head, of which only the first part turns; the frequencies are those of the whole head.
+fn proportional(dict: &Config, options: &RopeOptions, theta: f64, partial: f64) -> Result<Rope> {
+    dict.ignore(options.family_keys);
+    let factor = dict.opt_f64("factor")?.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&partial) || factor <= 0.0 {
+        return Err(dict.unsupported("factor", "a number > 0, and a rotated part from 0 to 1"));
+    }
+    let turning = (partial * f64::from(options.head_dim) / 2.0) as usize;
+    let mut inv_freq = default_inv_freq(options.head_dim as usize, theta);
+    for (k, f) in inv_freq.iter_mut().enumerate() {
+        *f = if k < turning { *f / factor } else { 0.0 };
+    }
+    dict.finish()?;
+    let rope = Rope::Fixed {
+        inv_freq,
+        factor: 1.0,
+    };
+    rope.validate()?;
+    Ok(rope)
 }
 
 /// The magnitude correction of YaRN: 1 up to a scale of 1, then `0.1 c ln(s) + 1` (Peng et al. 2023, section 3.4).
@@ -326,6 +416,32 @@ mod tests {
         assert_eq!(inv_freq[0], f[0]); // wavelength 6.3 < 48/4
         assert_eq!(inv_freq[15], f[15] / 8.0);
         assert!(inv_freq[2] < f[2] && inv_freq[2] > f[2] / 8.0); // wavelength 19.9, between
+    }
+
+    #[test]
+    fn longrope_lists() {
+        let config = |long: usize| {
+            json!({"rope_scaling": {"type": "longrope", "short_factor": vec![1.0; 16], "long_factor": vec![2.0; long],
+                "original_max_position_embeddings": 48}})
+        };
+        let r = rope(config(16)).unwrap();
+        assert_eq!(*r.inv_freq(48), default_inv_freq(32, 1e4));
+        assert_eq!(r.inv_freq(49)[3], default_inv_freq(32, 1e4)[3] / 2.0);
+        assert_eq!(r.factor(), (1.0 + libm::log(4.0) / libm::log(48.0)).sqrt());
+        let m = rope(config(15)).unwrap_err().to_string();
+        assert!(m.contains("long_factor") && m.contains("16 numbers"), "{m}");
+    }
+
+    #[test]
+    fn proportional_turns_a_part_of_the_pairs() {
+        let r = rope(
+            json!({"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4,
+            "partial_rotary_factor": 0.25, "factor": 2.0}}),
+        )
+        .unwrap();
+        assert_eq!(r.dim(), 32);
+        assert_eq!(r.inv_freq(1)[3], default_inv_freq(32, 1e4)[3] / 2.0);
+        assert_eq!(r.inv_freq(1)[4..], [0.0; 12]);
     }
 
     #[test]

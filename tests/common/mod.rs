@@ -63,14 +63,11 @@ pub fn small_spec(s: Small) -> Spec {
         branches: vec![Branch { pre: None, op }],
         post: None,
         scale: 1.0,
+        out: None,
     };
     let layer = |i: usize| Layer {
         blocks: vec![
             block(Op::Attention(Attention {
-                n_heads: s.heads,
-                n_kv_heads: s.kv_heads,
-                head_dim: s.head_dim,
-                scale: (s.head_dim as f32).sqrt().recip(),
                 q_bias: true,
                 kv_bias: true,
                 o_bias: true,
@@ -79,6 +76,7 @@ pub fn small_spec(s: Small) -> Spec {
                     .window
                     .filter(|_| i % 2 == 0)
                     .map_or(Mask::Causal, Mask::Sliding),
+                ..Attention::new(s.heads, s.kv_heads, s.head_dim)
             })),
             block(Op::Dense(Dense {
                 inner: s.inner,
@@ -93,7 +91,7 @@ pub fn small_spec(s: Small) -> Spec {
         vocab_size: s.vocab,
         hidden: s.hidden,
         context_length: s.context,
-        embed: Embed { scale: 1.0 },
+        embed: Embed::scaled(1.0),
         ropes: vec![Rope::Fixed {
             inv_freq: default_inv_freq(s.head_dim as usize, 1e4),
             factor: 1.0,
@@ -107,6 +105,7 @@ pub fn small_spec(s: Small) -> Spec {
             bias: false,
             scale: 1.0,
             softcap: None,
+            width: None,
         },
     }
 }

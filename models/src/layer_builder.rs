@@ -1,0 +1,377 @@
+//! One layer in the making: its blocks, and at the same time the foreign tensors behind them.
+//!
+//! Names are relative to the layer and end before `.weight` or `.bias`.
+
+use crate::builder::Builder;
+use crate::error::Result;
+use crate::plan::{Rows, Source, interleaved_to_half_split};
+use crate::source::Origin;
+use crate::spec::{Attention, Block, Branch, Dense, Norm, NormSpan, Op, QkNorm, Role, TensorKey};
+
+/// Where q, k and v come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Qkv<'n> {
+    /// Three matrices.
+    Split([&'n str; 3]),
+    /// One matrix: all rows of q, then of k, then of v.
+    Fused(&'n str),
+    /// One matrix: for every kv head its query heads, its key, its value.
+    Grouped(&'n str),
+}
+
+/// Names of the tensors of an attention.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionNames<'n> {
+    /// The three input projections.
+    pub qkv: Qkv<'n>,
+    /// The output projection.
+    pub o: &'n str,
+    /// Norms of q and k. With [`NormSpan::EachHead`], `{h}` stands for the head if every head has a tensor of its own.
+    pub norms: [&'n str; 2],
+}
+
+/// The names of llama, with the usual ones for norms of q and k.
+pub const LLAMA_ATTENTION: AttentionNames<'static> = AttentionNames {
+    qkv: Qkv::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    o: "self_attn.o_proj",
+    norms: ["self_attn.q_norm", "self_attn.k_norm"],
+};
+
+/// Names of the tensors of a feed-forward network.
+#[derive(Clone, Copy, Debug)]
+pub enum DenseNames<'n> {
+    /// Gate, up, down.
+    Gated([&'n str; 3]),
+    /// Rows of gate, then of up in one matrix; down.
+    Fused([&'n str; 2]),
+    /// Up, down.
+    Plain([&'n str; 2]),
+}
+
+/// The names of llama.
+pub const LLAMA_MLP: DenseNames<'static> =
+    DenseNames::Gated(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]);
+
+/// A layer that grows block by block, and a block branch by branch.
+pub struct LayerBuilder<'b, 'a> {
+    /// The plan that it belongs to.
+    pub plan: &'b mut Builder<'a>,
+    prefix: String,
+    hidden: u32,
+    index: usize,
+    blocks: Vec<Block>,
+    /// Norm of the next branch alone.
+    branch_pre: Option<(Norm, String)>,
+}
+
+impl<'b, 'a> LayerBuilder<'b, 'a> {
+    pub(crate) fn new(
+        plan: &'b mut Builder<'a>,
+        prefix: String,
+        hidden: u32,
+        index: usize,
+    ) -> Self {
+        LayerBuilder {
+            plan,
+            prefix,
+            hidden,
+            index,
+            blocks: Vec::new(),
+            branch_pre: None,
+        }
+    }
+
+    /// The full name of something in this layer.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Leaves a foreign tensor of this layer out.
+    pub fn skip(&mut self, name: &str, reason: &'static str) {
+        let name = self.name(name);
+        self.plan.skip(name, reason);
+    }
+
+    fn block_key(&self, role: Role) -> TensorKey {
+        TensorKey::block(self.index, self.blocks.len() - 1, role)
+    }
+
+    /// The key of a tensor of the branch that comes next.
+    pub fn branch_key(&self, role: Role) -> TensorKey {
+        let block = self.blocks.len() - 1;
+        TensorKey::branch(self.index, block, self.blocks[block].branches.len(), role)
+    }
+
+    /// The block that was begun last.
+    ///
+    /// # Panics
+    /// If there is none yet.
+    pub fn last(&mut self) -> &mut Block {
+        self.blocks.last_mut().expect("a block was begun")
+    }
+
+    /// Begins a block whose branches read the stream itself.
+    pub fn bare_block(&mut self) {
+        self.blocks.push(Block {
+            pre: None,
+            branches: Vec::new(),
+            post: None,
+            scale: 1.0,
+            out: None,
+        });
+    }
+
+    /// Begins a block whose branches read the stream behind this norm.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn block(&mut self, norm: &Norm, name: &str) -> Result<()> {
+        self.bare_block();
+        let key = (self.block_key(Role::PreNorm), Role::PreNormBias);
+        let name = self.name(name);
+        self.plan.norm(key, &name, norm, self.hidden)?;
+        self.last().pre = Some(norm.clone());
+        Ok(())
+    }
+
+    /// Norms the sum of the block's branches.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn post(&mut self, norm: &Norm, name: &str) -> Result<()> {
+        let key = (self.block_key(Role::PostNorm), Role::PostNormBias);
+        let name = self.name(name);
+        self.plan.norm(key, &name, norm, self.hidden)?;
+        self.last().post = Some(norm.clone());
+        Ok(())
+    }
+
+    /// Norms the stream after the block.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn out(&mut self, norm: &Norm, name: &str) -> Result<()> {
+        let key = (self.block_key(Role::StreamNorm), Role::StreamNormBias);
+        let name = self.name(name);
+        self.plan.norm(key, &name, norm, self.hidden)?;
+        self.last().out = Some(norm.clone());
+        Ok(())
+    }
+
+    /// Norms the input of the next branch alone.
+    pub fn branch_norm(&mut self, norm: &Norm, name: &str) {
+        self.branch_pre = Some((norm.clone(), self.name(name)));
+    }
+
+    /// Adds an operation whose tensors have been planned under [`LayerBuilder::branch_key`].
+    ///
+    /// # Errors
+    /// As [`Builder::expect`], about the branch's own norm.
+    pub fn branch(&mut self, op: Op) -> Result<()> {
+        let mut pre = None;
+        if let Some((norm, name)) = self.branch_pre.take() {
+            let key = (self.branch_key(Role::PreNorm), Role::PreNormBias);
+            self.plan.norm(key, &name, &norm, self.hidden)?;
+            pre = Some(norm);
+        }
+        self.last().branches.push(Branch { pre, op });
+        Ok(())
+    }
+
+    /// The finished blocks.
+    pub fn finish(self) -> Vec<Block> {
+        self.blocks
+    }
+
+    /// Whether a linear layer has a bias: a GGUF says it by the tensor's presence, a configuration by a key.
+    fn has_bias(&self, key: bool, name: &str) -> bool {
+        match self.plan.origin {
+            Origin::Gguf => self.plan.has(&format!("{}.bias", self.name(name))),
+            _ => key,
+        }
+    }
+
+    fn linear(
+        &mut self,
+        roles: [Role; 2],
+        name: &str,
+        shape: [u32; 2],
+        bias: bool,
+        rows: Option<Vec<u32>>,
+    ) -> Result<()> {
+        let key = (self.branch_key(roles[0]), bias.then_some(roles[1]));
+        let name = self.name(name);
+        self.plan.linear(key, &name, shape, rows)
+    }
+
+    /// Adds an attention.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn attention(&mut self, mut a: Attention, names: &AttentionNames) -> Result<()> {
+        let [q_name, k_name, v_name] = match names.qkv {
+            Qkv::Split(names) => names,
+            Qkv::Fused(name) | Qkv::Grouped(name) => [name; 3],
+        };
+        a.q_bias = self.has_bias(a.q_bias, q_name);
+        a.kv_bias = self.has_bias(a.kv_bias, v_name);
+        a.o_bias = self.has_bias(a.o_bias, names.o);
+        let (heads, kv_heads, hd) = (a.n_heads, a.n_kv_heads, a.head_dim);
+        let (q, kv, group) = (a.q_width(), a.kv_width(), heads / kv_heads);
+        let rotated = if self.plan.interleaved {
+            self.plan.rotated(a.rope).min(hd)
+        } else {
+            0
+        };
+        for (role, bias_role, name, part, n) in [
+            (Role::AttnQ, Role::AttnQBias, q_name, 0, heads),
+            (Role::AttnK, Role::AttnKBias, k_name, 1, kv_heads),
+            (Role::AttnV, Role::AttnVBias, v_name, 2, kv_heads),
+        ] {
+            let rotated = if part < 2 { rotated } else { 0 };
+            // First foreign row of a head.
+            let start = |head: u32| match (names.qkv, part) {
+                (Qkv::Split(_), _) => head * hd,
+                (Qkv::Fused(_), part) => [0, q, q + kv][part] + head * hd,
+                (Qkv::Grouped(_), 0) => (head / group * (group + 2) + head % group) * hd,
+                (Qkv::Grouped(_), part) => (head * (group + 2) + group + part as u32 - 1) * hd,
+            };
+            let split = matches!(names.qkv, Qkv::Split(_));
+            let total = if split { n * hd } else { q + 2 * kv };
+            let bias = if part == 0 { a.q_bias } else { a.kv_bias };
+            let key = (self.branch_key(role), bias.then_some(bias_role));
+            let name = self.name(name);
+            // The shape is checked before a list of that length is made.
+            let shape = [total, self.hidden];
+            self.plan.expect_linear(&name, shape)?;
+            let rows = (!split || rotated > 0).then(|| head_rows(n, hd, rotated, start));
+            self.plan.linear(key, &name, shape, rows)?;
+        }
+        let o = [Role::AttnO, Role::AttnOBias];
+        self.linear(o, names.o, [self.hidden, q], a.o_bias, None)?;
+        if let Some(qk) = &a.qk_norm {
+            for (i, roles, n) in [
+                (0, (Role::AttnQNorm, Role::AttnQNormBias), heads),
+                (1, (Role::AttnKNorm, Role::AttnKNormBias), kv_heads),
+            ] {
+                self.head_norm(qk, roles, names.norms[i], n, hd, rotated)?;
+            }
+        }
+        self.branch(Op::Attention(a))
+    }
+
+    /// Plans the norm of q or k; its values are permuted like the rows that they belong to.
+    fn head_norm(
+        &mut self,
+        qk: &QkNorm,
+        (role, bias_role): (Role, Role),
+        name: &str,
+        heads: u32,
+        head_dim: u32,
+        rotated: u32,
+    ) -> Result<()> {
+        let name = self.name(name);
+        let norm = &qk.norm;
+        let stored = [
+            (norm.weight, role, "weight"),
+            (norm.bias, bias_role, "bias"),
+        ];
+        for (there, role, kind) in stored {
+            if !there {
+                continue;
+            }
+            let add = if kind == "weight" {
+                self.plan.norm_offset
+            } else {
+                0.0
+            };
+            let source = |name: String, heads: u32| Source {
+                rows: if rotated > 0 {
+                    Rows::List(interleaved_to_half_split(heads, head_dim, rotated))
+                } else {
+                    Rows::All
+                },
+                add,
+                ..Source::all(name)
+            };
+            let (hd, n) = (u64::from(head_dim), u64::from(heads));
+            let mut sources = Vec::new();
+            if qk.span == NormSpan::EachHead && name.contains("{h}") {
+                for h in 0..heads {
+                    let name = format!("{}.{kind}", name.replace("{h}", &h.to_string()));
+                    self.plan.expect(&name, &[hd])?;
+                    sources.push(source(name, 1));
+                }
+            } else {
+                let (shape, heads) = match qk.span {
+                    NormSpan::Head => (vec![hd], 1),
+                    NormSpan::EachHead => (vec![n, hd], heads),
+                    NormSpan::Whole => (vec![n * hd], heads),
+                };
+                let name = format!("{name}.{kind}");
+                self.plan.expect(&name, &shape)?;
+                sources.push(source(name, heads));
+            }
+            let key = self.branch_key(role);
+            self.plan.put(key, sources);
+        }
+        Ok(())
+    }
+
+    /// Adds a feed-forward network; whether it has a gate is seen from the names.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn dense(&mut self, mut d: Dense, names: &DenseNames) -> Result<()> {
+        let (inner, hidden) = (d.inner, self.hidden);
+        let (up, down) = match names {
+            DenseNames::Gated([_, up, down]) => (up, down),
+            DenseNames::Fused([up, down]) | DenseNames::Plain([up, down]) => (up, down),
+        };
+        d.gated = !matches!(names, DenseNames::Plain(_));
+        d.up_bias = self.has_bias(d.up_bias, up);
+        d.down_bias = self.has_bias(d.down_bias, down);
+        let gate_roles = [Role::MlpGate, Role::MlpGateBias];
+        let up_roles = [Role::MlpUp, Role::MlpUpBias];
+        let (one, two) = ([inner, hidden], [inner.saturating_mul(2), hidden]);
+        match names {
+            DenseNames::Gated([gate, up, _]) => {
+                self.linear(gate_roles, gate, one, d.up_bias, None)?;
+                self.linear(up_roles, up, one, d.up_bias, None)?;
+            }
+            DenseNames::Fused([both, _]) => {
+                self.plan.expect_linear(&self.name(both), two)?;
+                let (gate, up) = ((0..inner).collect(), (inner..2 * inner).collect());
+                self.linear(gate_roles, both, two, d.up_bias, Some(gate))?;
+                self.linear(up_roles, both, two, d.up_bias, Some(up))?;
+            }
+            DenseNames::Plain([up, _]) => self.linear(up_roles, up, one, d.up_bias, None)?,
+        }
+        let down_roles = [Role::MlpDown, Role::MlpDownBias];
+        self.linear(down_roles, down, [hidden, inner], d.down_bias, None)?;
+        self.branch(Op::Dense(d))
+    }
+}
+
+/// The foreign rows of `heads` heads in stored order; a head begins at `start`, and its first `rotated` rows are interleaved pairs.
+fn head_rows(heads: u32, head_dim: u32, rotated: u32, start: impl Fn(u32) -> u32) -> Vec<u32> {
+    let within = interleaved_to_half_split(1, head_dim, rotated);
+    let rows = |h| within.iter().map(move |r| (h, *r));
+    (0..heads)
+        .flat_map(rows)
+        .map(|(h, row)| start(h) + row)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_heads() {
+        // Two heads of four in one matrix of three heads each, pairs interleaved.
+        assert_eq!(head_rows(2, 4, 4, |h| 12 * h), [0, 2, 1, 3, 12, 14, 13, 15]);
+        assert_eq!(head_rows(1, 4, 2, |_| 8), [8, 9, 10, 11]);
+        assert_eq!(head_rows(1, 6, 4, |_| 0), [0, 2, 1, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,18 @@
+//! What nearly every family file needs.
+
+pub(crate) use crate::builder::{
+    Builder, DecoderNames, FULL, Frame, LLAMA, SLIDING, SizeDefaults, Sizes, activation, eps,
+    layer_types, only,
+};
+pub(crate) use crate::error::Result;
+pub(crate) use crate::family::Family;
+pub(crate) use crate::layer_builder::{
+    AttentionNames, DenseNames, LLAMA_ATTENTION, LLAMA_MLP, LayerBuilder, Qkv,
+};
+pub(crate) use crate::plan::Plan;
+pub(crate) use crate::rope_config::RopeOptions;
+pub(crate) use crate::source::{Config, Origin, Tensors};
+pub(crate) use crate::spec::{
+    Activation, Alibi, Attention, Dense, Embed, Mask, Norm, NormSpan, PositionScale, Positions,
+    QkNorm,
+};

@@ -1,0 +1,438 @@
+//! The description of a model as data: what is in a weight file and how its forward pass goes. No family names here.
+//!
+//! A model is an embedding, one or more stacks of layers, a head. A layer is a sequence of **blocks** on the residual stream; a block
+//! runs one or more **branches** on the same (normed) input, adds their outputs up, and adds the sum to the stream:
+//!
+//! ```text
+//! h = pre(x);  y = sum over branches of op(branch.pre(h));  x = out(x + scale * post(y))
+//! ```
+//!
+//! Llama is two blocks of one branch (attention; dense). A parallel residual is one block of two branches. Experts with a
+//! shared expert are two branches of one block; a hybrid layer has attention and a recurrent mixer as two branches; a decoder
+//! layer of an encoder-decoder has three blocks. A new *state shape* is a new variant of [`Op`] and a file under `blocks/`.
+//!
+//! The struct is stored in the weight file as JSON; [`Spec::validate`] bounds every number before anything is computed from it, and
+//! [`Spec::tensors`] lists every tensor that the file must hold, with its shape.
+
+mod attention;
+mod dense;
+mod norm;
+mod tensor;
+
+pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
+pub use dense::{Activation, Dense};
+pub use norm::{Norm, NormKind};
+pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
+
+use crate::error::{Error, Result};
+use crate::rope::Rope;
+use serde::{Deserialize, Serialize};
+
+/// Bounds that keep every product of two dimensions far below 2^63 and every allocation proportional to real models.
+pub(crate) mod bound {
+    pub const VOCAB: u32 = 1 << 24;
+    pub const HIDDEN: u32 = 1 << 18;
+    pub const LAYERS: usize = 2048;
+    /// Blocks and branches of all layers together.
+    pub const PARTS: usize = 1 << 15;
+    pub const BLOCKS: usize = 8;
+    pub const BRANCHES: usize = 8;
+    pub const HEADS: u32 = 4096;
+    pub const HEAD_DIM: u32 = 4096;
+    pub const INNER: u32 = 1 << 20;
+    pub const CONTEXT: u32 = 1 << 28;
+    pub const ROPES: usize = 64;
+}
+
+/// A whole model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Rows of the embedding and of the head.
+    pub vocab_size: u32,
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Positions that the model was made for (`max_position_embeddings`).
+    pub context_length: u32,
+    /// How ids become vectors.
+    pub embed: Embed,
+    /// The rotary embeddings that layers refer to by index.
+    pub ropes: Vec<Rope>,
+    /// The stack of layers that produces the output.
+    pub decoder: Stack,
+    /// How the last hidden vector becomes logits.
+    pub head: Head,
+}
+
+/// From ids to the residual stream: `norm(project(scale * row(id)) + positions(t))`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embed {
+    /// Multiplier of the embedding row (1 for most).
+    pub scale: f32,
+    /// Width of an embedding row where it is not that of the stream: a projection without bias follows it.
+    pub width: Option<u32>,
+    /// A table of learned positions that is added.
+    pub positions: Option<Positions>,
+    /// A norm of the sum.
+    pub norm: Option<Norm>,
+}
+
+/// Learned positions: position t adds row `t + offset` of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Positions {
+    /// Rows of the table.
+    pub rows: u32,
+    /// The row of position 0.
+    pub offset: u32,
+}
+
+impl Embed {
+    /// The row of the id, multiplied by `scale`, and nothing else.
+    pub fn scaled(scale: f32) -> Embed {
+        Embed {
+            scale,
+            width: None,
+            positions: None,
+            norm: None,
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        finite("spec", "embed.scale", self.scale)?;
+        if let Some(width) = self.width {
+            within("spec", "embed.width", width, bound::HIDDEN)?;
+        }
+        if let Some(Positions { rows, offset }) = self.positions {
+            within("spec", "embed.positions.rows", rows, bound::CONTEXT)?;
+            if offset >= rows {
+                return Err(Error::new(format_args!(
+                    "spec: embed.positions.offset is {offset}, expected less than the {rows} rows"
+                )));
+            }
+        }
+        self.norm.iter().try_for_each(|n| n.validate("embed.norm"))
+    }
+
+    fn tensors(&self, vocab: u32, hidden: u32, out: &mut Vec<TensorSpec>) {
+        let mut matrix = |role, rows, cols| {
+            out.push(TensorSpec {
+                key: TensorKey::model(role),
+                shape: Shape::matrix(rows, cols),
+            })
+        };
+        let width = self.width.unwrap_or(hidden);
+        matrix(Role::TokenEmbedding, vocab, width);
+        if self.width.is_some() {
+            matrix(Role::EmbedProjection, hidden, width);
+        }
+        if let Some(p) = self.positions {
+            matrix(Role::PositionEmbedding, p.rows, hidden);
+        }
+        if let Some(norm) = &self.norm {
+            let key = TensorKey::model(Role::EmbedNorm);
+            norm.tensors(key, Role::EmbedNormBias, hidden, out);
+        }
+    }
+}
+
+/// Layers and the norm after them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stack {
+    /// The layers, first to last; stored as kinds of layers and their order.
+    #[serde(with = "crate::layers")]
+    pub layers: Vec<Layer>,
+    /// The norm after the last layer.
+    pub final_norm: Option<Norm>,
+}
+
+/// One layer: blocks in the order in which they change the residual stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// The blocks.
+    pub blocks: Vec<Block>,
+}
+
+/// One step of the residual stream: `x = out(x + scale * post(sum of branches(pre(x))))`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// Norm of the input, shared by all branches.
+    pub pre: Option<Norm>,
+    /// What runs on it; the outputs are added up in this order.
+    pub branches: Vec<Branch>,
+    /// Norm of the sum before it joins the stream.
+    pub post: Option<Norm>,
+    /// Residual multiplier.
+    pub scale: f32,
+    /// Norm of the stream itself after the sum has joined it (Vaswani et al. 2017).
+    pub out: Option<Norm>,
+}
+
+impl Block {
+    /// One branch behind a norm, the usual half of a layer.
+    pub fn pre_norm(pre: Norm, op: Op) -> Block {
+        Block {
+            pre: Some(pre),
+            branches: vec![Branch { pre: None, op }],
+            post: None,
+            scale: 1.0,
+            out: None,
+        }
+    }
+}
+
+/// One operation of a block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Branch {
+    /// A norm of this branch alone, after the block's.
+    pub pre: Option<Norm>,
+    /// The operation.
+    pub op: Op,
+}
+
+/// What a branch computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Attention over a cache of keys and values.
+    Attention(Attention),
+    /// A feed-forward network.
+    Dense(Dense),
+}
+
+/// From the last hidden vector to logits: `softcap(scale * (head(project(x)) + bias))`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Whether the embedding matrix is the head.
+    pub tied: bool,
+    /// Whether the head has a bias.
+    pub bias: bool,
+    /// Multiplier of the logits.
+    pub scale: f32,
+    /// `cap * tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+    /// Width of a row of the head where it is not that of the stream: a projection without bias comes before it.
+    pub width: Option<u32>,
+}
+
+impl Head {
+    fn validate(&self, embed: &Embed) -> Result<()> {
+        finite("spec", "head.scale", self.scale)?;
+        if let Some(cap) = self.softcap {
+            positive("spec", "head.softcap", cap)?;
+        }
+        if let Some(width) = self.width {
+            within("spec", "head.width", width, bound::HIDDEN)?;
+        }
+        if self.tied && self.width != embed.width {
+            return Err(Error::new(format_args!(
+                "spec: head.width is {:?}, expected {:?} like the embedding that it is tied to",
+                self.width, embed.width
+            )));
+        }
+        Ok(())
+    }
+
+    fn tensors(&self, vocab: u32, hidden: u32, out: &mut Vec<TensorSpec>) {
+        let mut push = |role, shape| {
+            out.push(TensorSpec {
+                key: TensorKey::model(role),
+                shape,
+            })
+        };
+        let width = self.width.unwrap_or(hidden);
+        if self.width.is_some() {
+            push(Role::HeadProjection, Shape::matrix(width, hidden));
+        }
+        if !self.tied {
+            push(Role::Head, Shape::matrix(vocab, width));
+        }
+        if self.bias {
+            push(Role::HeadBias, Shape::Vector(vocab));
+        }
+    }
+}
+
+impl Spec {
+    /// Checks every number against its bound and every reference against what it refers to.
+    ///
+    /// # Errors
+    /// Names the field, its value and what was expected.
+    pub fn validate(&self) -> Result<()> {
+        within("spec", "vocab_size", self.vocab_size, bound::VOCAB)?;
+        within("spec", "hidden", self.hidden, bound::HIDDEN)?;
+        within(
+            "spec",
+            "context_length",
+            self.context_length,
+            bound::CONTEXT,
+        )?;
+        self.embed.validate()?;
+        self.head.validate(&self.embed)?;
+        if self.ropes.len() > bound::ROPES {
+            return Err(Error::new(format_args!(
+                "spec: {} ropes, expected at most {}",
+                self.ropes.len(),
+                bound::ROPES
+            )));
+        }
+        for (i, rope) in self.ropes.iter().enumerate() {
+            rope.validate()
+                .map_err(|e| Error::new(format_args!("ropes.{i}: {e}")))?;
+        }
+        self.decoder.validate(self)
+    }
+
+    /// Every tensor of the model's file, in file order.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut out = Vec::new();
+        let hidden = self.hidden;
+        self.embed.tensors(self.vocab_size, hidden, &mut out);
+        for (l, layer) in self.decoder.layers.iter().enumerate() {
+            for (b, block) in layer.blocks.iter().enumerate() {
+                if let Some(norm) = &block.pre {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::PreNorm),
+                        Role::PreNormBias,
+                        hidden,
+                        &mut out,
+                    );
+                }
+                for (r, branch) in block.branches.iter().enumerate() {
+                    let at = |role| TensorKey::branch(l, b, r, role);
+                    if let Some(norm) = &branch.pre {
+                        norm.tensors(at(Role::PreNorm), Role::PreNormBias, hidden, &mut out);
+                    }
+                    match &branch.op {
+                        Op::Attention(a) => a.tensors(at, hidden, &mut out),
+                        Op::Dense(d) => d.tensors(at, hidden, &mut out),
+                    }
+                }
+                if let Some(norm) = &block.post {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::PostNorm),
+                        Role::PostNormBias,
+                        hidden,
+                        &mut out,
+                    );
+                }
+                if let Some(norm) = &block.out {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::StreamNorm),
+                        Role::StreamNormBias,
+                        hidden,
+                        &mut out,
+                    );
+                }
+            }
+        }
+        if let Some(norm) = &self.decoder.final_norm {
+            norm.tensors(
+                TensorKey::model(Role::FinalNorm),
+                Role::FinalNormBias,
+                hidden,
+                &mut out,
+            );
+        }
+        self.head.tensors(self.vocab_size, hidden, &mut out);
+        out
+    }
+
+    /// Reads a stored Spec and validates it.
+    ///
+    /// # Errors
+    /// Invalid JSON, an unknown field, a number out of bounds.
+    pub fn from_json(bytes: &[u8]) -> Result<Spec> {
+        let spec: Spec =
+            serde_json::from_slice(bytes).map_err(|e| Error::new(format_args!("spec: {e}")))?;
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    /// The stored form.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a Spec has only string keys")
+    }
+}
+
+impl Stack {
+    fn validate(&self, spec: &Spec) -> Result<()> {
+        if self.layers.is_empty() || self.layers.len() > bound::LAYERS {
+            return Err(Error::new(format_args!(
+                "spec: {} layers, expected 1 to {}",
+                self.layers.len(),
+                bound::LAYERS
+            )));
+        }
+        if let Some(norm) = &self.final_norm {
+            norm.validate("final_norm")?;
+        }
+        for (l, layer) in self.layers.iter().enumerate() {
+            if layer.blocks.is_empty() || layer.blocks.len() > bound::BLOCKS {
+                return Err(Error::new(format_args!(
+                    "layers.{l}: {} blocks, expected 1 to {}",
+                    layer.blocks.len(),
+                    bound::BLOCKS
+                )));
+            }
+            for (b, block) in layer.blocks.iter().enumerate() {
+                let place = format!("layers.{l}.blocks.{b}");
+                finite(&place, "scale", block.scale)?;
+                for norm in [&block.pre, &block.post, &block.out].into_iter().flatten() {
+                    norm.validate(&place)?;
+                }
+                if block.branches.is_empty() || block.branches.len() > bound::BRANCHES {
+                    return Err(Error::new(format_args!(
+                        "{place}: {} branches, expected 1 to {}",
+                        block.branches.len(),
+                        bound::BRANCHES
+                    )));
+                }
+                for (r, branch) in block.branches.iter().enumerate() {
+                    let place = format!("{place}.branches.{r}");
+                    if let Some(norm) = &branch.pre {
+                        norm.validate(&place)?;
+                    }
+                    match &branch.op {
+                        Op::Attention(a) => a.validate(&place, &spec.ropes)?,
+                        Op::Dense(d) => d.validate(&place)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(place: &str, field: &str, value: u32, max: u32) -> Result<()> {
+    if value == 0 || value > max {
+        return Err(Error::new(format_args!(
+            "{place}: {field} is {value}, expected 1 to {max}"
+        )));
+    }
+    Ok(())
+}
+
+fn finite(place: &str, field: &str, value: f32) -> Result<()> {
+    if !value.is_finite() {
+        return Err(Error::new(format_args!(
+            "{place}: {field} is {value}, expected a finite number"
+        )));
+    }
+    Ok(())
+}
+
+fn positive(place: &str, field: &str, value: f32) -> Result<()> {
+    if !(value.is_finite() && value > 0.0) {
+        return Err(Error::new(format_args!(
+            "{place}: {field} is {value}, expected a number > 0"
+        )));
+    }
+    Ok(())
+}
