@@ -156,6 +156,14 @@ impl KvCache {
         true
     }
 
+    fn clear(&mut self) {
+        for head in &mut self.heads {
+            let head = head.get_mut().unwrap_or_else(|e| e.into_inner());
+            head.pages.clear();
+            head.first_page = 0;
+        }
+    }
+
     fn bytes(&self) -> usize {
         let pages: usize = self
             .heads
@@ -170,15 +178,21 @@ impl KvCache {
 pub struct Sequence {
     len: usize,
     prompt_len: usize,
+    /// Positions that the tokens so far were computed for, where that matters.
+    counted: usize,
+    /// The tokens so far, where they may have to be computed anew.
+    ids: Option<Vec<u32>>,
     pub(crate) caches: Vec<KvCache>,
 }
 
 impl Sequence {
-    /// An empty sequence with one cache per shape.
-    pub(crate) fn new(shapes: impl IntoIterator<Item = KvShape>) -> Sequence {
+    /// An empty sequence with one cache per shape; `keep_ids` if it may have to be computed anew.
+    pub(crate) fn new(shapes: impl IntoIterator<Item = KvShape>, keep_ids: bool) -> Sequence {
         Sequence {
             len: 0,
             prompt_len: 0,
+            counted: 0,
+            ids: keep_ids.then(Vec::new),
             caches: shapes.into_iter().map(KvCache::new).collect(),
         }
     }
@@ -206,7 +220,31 @@ impl Sequence {
 
     /// Positions that a pass counts for the token at `position`.
     pub(crate) fn counted(&self, position: usize) -> usize {
+        self.needs(position).max(self.counted)
+    }
+
+    /// Positions that have to be counted for the token at `position`, whatever was counted so far.
+    pub(crate) fn needs(&self, position: usize) -> usize {
         self.prompt_len.max(position + 1)
+    }
+
+    /// Positions that the tokens so far were computed for, if the model asks.
+    pub(crate) fn counts(&self) -> usize {
+        self.counted
+    }
+
+    /// Says for how many positions the next tokens are computed.
+    pub(crate) fn count_from(&mut self, n: usize) {
+        self.counted = n;
+    }
+
+    /// Forgets everything but the ids, which it returns.
+    pub(crate) fn restart(&mut self) -> Vec<u32> {
+        self.len = 0;
+        for cache in &mut self.caches {
+            cache.clear();
+        }
+        self.ids.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Forgets all tokens from `len` on.
@@ -224,6 +262,9 @@ impl Sequence {
             )));
         }
         self.len = len;
+        if let Some(ids) = &mut self.ids {
+            ids.truncate(len);
+        }
         Ok(())
     }
 
@@ -234,8 +275,11 @@ impl Sequence {
             .try_for_each(|cache| cache.reserve(len, more))
     }
 
-    pub(crate) fn advance(&mut self, tokens: usize) {
-        self.len += tokens;
+    pub(crate) fn advance(&mut self, tokens: &[u32]) {
+        self.len += tokens.len();
+        if let Some(ids) = &mut self.ids {
+            ids.extend_from_slice(tokens);
+        }
     }
 }
 
@@ -254,14 +298,14 @@ mod tests {
 
     #[test]
     fn memory_follows_use_and_a_window_bounds_it() {
-        let mut full = Sequence::new([shape(None)]);
-        let mut windowed = Sequence::new([shape(Some(100))]);
+        let mut full = Sequence::new([shape(None)], false);
+        let mut windowed = Sequence::new([shape(Some(100))], false);
         let page = shape(None).page_bytes() * 2;
         for seq in [&mut full, &mut windowed] {
             assert_eq!(seq.bytes(), 0);
             for _ in 0..1000 {
                 seq.reserve(1).unwrap();
-                seq.advance(1);
+                seq.advance(&[0]);
             }
         }
         assert_eq!(full.bytes(), 16 * page);
@@ -270,10 +314,10 @@ mod tests {
 
     #[test]
     fn a_window_that_moved_on_cannot_be_turned_back() {
-        let mut seq = Sequence::new([shape(Some(64))]);
+        let mut seq = Sequence::new([shape(Some(64))], false);
         for _ in 0..300 {
             seq.reserve(1).unwrap();
-            seq.advance(1);
+            seq.advance(&[0]);
         }
         seq.truncate(299).unwrap();
         assert_eq!(seq.len(), 299);

@@ -47,12 +47,16 @@ pub struct BoundNorm {
 impl BoundNorm {
     /// `out = norm(x)` for one token.
     pub fn apply(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
-        let weight = self.weight.as_deref();
+        self.apply_part(kernels, 0, x, out);
+    }
+
+    /// The same with the weights from `first` on: norms of heads may have weights for all heads one after another.
+    pub fn apply_part(&self, kernels: &Kernels, first: usize, x: &[f32], out: &mut [f32]) {
+        let weight = self.weight.as_deref().map(|w| &w[first..first + x.len()]);
+        let bias = self.bias.as_deref().map(|b| &b[first..first + x.len()]);
         match self.spec.kind {
             NormKind::Rms => kernels.rms_norm(x, weight, self.spec.eps, out),
-            NormKind::Layer => {
-                kernels.layer_norm(x, weight, self.bias.as_deref(), self.spec.eps, out)
-            }
+            NormKind::Layer => kernels.layer_norm(x, weight, bias, self.spec.eps, out),
         }
     }
 }
@@ -254,6 +258,17 @@ pub fn activation(a: spec::Activation) -> Activation {
         spec::Activation::Relu => Activation::Relu,
         spec::Activation::Relu2 => Activation::Relu2,
         spec::Activation::QuickGelu => Activation::QuickGelu,
+        spec::Activation::XIelu {
+            positive,
+            negative,
+            beta,
+            eps,
+        } => Activation::XIelu {
+            positive,
+            negative,
+            beta,
+            eps,
+        },
     }
 }
 
@@ -270,9 +285,11 @@ pub struct Pending<'a> {
     pub post: Option<&'a BoundNorm>,
     /// Residual multiplier.
     pub scale: f32,
+    /// Norm of the stream once the sum has joined it.
+    pub out: Option<&'a BoundNorm>,
 }
 
-/// One phase over all tokens of the stream `x`: `x += scale * post(sum of outputs)`, then `input = norm(x)` (or x itself without a norm).
+/// One phase over all tokens of the stream `x`: `x = out(x + scale * post(sum of outputs))`, then `input = norm(x)` (or x itself without a norm).
 pub fn settle(
     ctx: &Context<'_>,
     x: &mut [f32],
@@ -285,7 +302,9 @@ pub fn settle(
     let kernels = ctx.kernels;
     let stride = hidden.next_multiple_of(PANEL_ROWS);
     let stream = Disjoint::new(x);
-    let (post, scale) = pending.as_ref().map_or((None, 1.0), |p| (p.post, p.scale));
+    let (post, scale, after) = pending
+        .as_ref()
+        .map_or((None, 1.0, None), |p| (p.post, p.scale, p.out));
     let (first, others) = match pending {
         Some(Pending {
             outputs: [first, others @ ..],
@@ -311,6 +330,10 @@ pub fn settle(
                 kernels.add(x, sum)
             } else {
                 kernels.add_scaled(x, sum, scale)
+            }
+            if let Some(norm) = after {
+                norm.apply(kernels, x, out);
+                x.copy_from_slice(out);
             }
         }
         match norm {

@@ -9,13 +9,14 @@
 // Jobs write disjoint parts of one buffer, which the compiler cannot see.
 #![allow(unsafe_code)]
 
+use super::scores::{HeadNorm, Scores};
 use super::{Angles, Span};
 use crate::cache::{HeadCache, KvShape, TILE};
 use crate::ops::{ActBuffer, Context, Product, grow, matmul, wants_quantized};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Kernels, PANEL_ROWS};
-use quern_models::spec::{self, Mask};
+use quern_models::spec::{self, Mask, NormSpan};
 use std::sync::Mutex;
 
 /// Positions whose softmax is computed at once. Scores of a block of queries over one range stay in the second-level cache.
@@ -47,6 +48,12 @@ pub struct Attention {
     pub v_bias: Option<Vector>,
     /// See `q_bias`.
     pub o_bias: Option<Vector>,
+    /// Norm of q, if there is one.
+    pub q_norm: Option<HeadNorm>,
+    /// Norm of k, if there is one.
+    pub k_norm: Option<HeadNorm>,
+    /// What happens to scores.
+    pub scores: Scores,
     /// Which of a sequence's caches is this branch's.
     pub cache: usize,
 }
@@ -82,13 +89,19 @@ impl Buffers {
 struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// One row of a bias of scores, or one normed head.
+    row: Vec<f32>,
     range: Running,
     total: Running,
 }
 
 impl Work {
     fn len(&self) -> usize {
-        self.queries.len() + self.scores.len() + self.range.len() + self.total.len()
+        self.queries.len()
+            + self.scores.len()
+            + self.row.len()
+            + self.range.len()
+            + self.total.len()
     }
 }
 
@@ -155,6 +168,9 @@ struct QueryBlock<'a> {
     position: usize,
     tokens: usize,
     head: &'a HeadCache,
+    /// The first query head of the group.
+    first_head: usize,
+    transform: &'a Scores,
 }
 
 impl QueryBlock<'_> {
@@ -180,7 +196,14 @@ impl QueryBlock<'_> {
     }
 
     /// Softmax and weighted values within one range.
-    fn range(&self, index: usize, queries: &[f32], scores: &mut Vec<f32>, out: &mut Running) {
+    fn range(&self, index: usize, work: &mut Work) {
+        let Work {
+            queries,
+            scores,
+            row: bias,
+            range: out,
+            ..
+        } = work;
         let (kernels, shape, rows, width) = (self.kernels, &self.shape, self.rows(), self.width());
         let last = self.position + self.tokens - 1;
         let from = (index * RANGE).max(self.oldest(self.position) / TILE * TILE);
@@ -211,6 +234,12 @@ impl QueryBlock<'_> {
             let hidden_from = (position + 1).clamp(from, to) - from;
             s[..hidden_before].fill(f32::NEG_INFINITY);
             s[hidden_from..].fill(f32::NEG_INFINITY);
+            if hidden_before < hidden_from {
+                let head = self.first_head + row % self.group;
+                let (visible, first) = (&mut s[hidden_before..hidden_from], from + hidden_before);
+                self.transform
+                    .apply(kernels, head, position, first, visible, bias);
+            }
             (out.max[row], out.sum[row]) = kernels.softmax_exp(s);
         }
         let mut at = from;
@@ -269,6 +298,11 @@ impl Attention {
         ];
         let (q_stride, kv_stride) = (products[0].stride, products[1].stride);
         matmul(ctx, h, n, &products);
+        let threads = ctx.crew.threads();
+        if b.work.len() < threads {
+            b.work.resize_with(threads, Mutex::default);
+        }
+        self.norm_whole(ctx, n, b, q_stride, kv_stride);
         self.append(ctx, spans, angles, b, q_stride, kv_stride);
         self.attend(ctx, spans, b, q_stride);
         let (heads, q_width) = (&b.heads, self.spec.q_width() as usize);
@@ -285,7 +319,70 @@ impl Attention {
         }
     }
 
-    /// Biases, rotation and scaling of q and k in place; k and v join the caches. One job per span and kv head.
+    /// Whether q and k are normed as whole vectors, which has to happen before the work is divided by heads.
+    fn norms_whole(&self) -> bool {
+        let span = self.spec.qk_norm.as_ref().map(|n| n.span);
+        span == Some(NormSpan::Whole)
+    }
+
+    /// Biases and norms of q and k where the norm runs over all heads.
+    fn norm_whole(
+        &self,
+        ctx: &Context<'_>,
+        n: usize,
+        b: &mut Buffers,
+        q_stride: usize,
+        kv_stride: usize,
+    ) {
+        let (kernels, work) = (ctx.kernels, &b.work);
+        let (Some(q_norm), Some(k_norm), true) = (&self.q_norm, &self.k_norm, self.norms_whole())
+        else {
+            return;
+        };
+        let (q, k) = (Disjoint::new(&mut b.q), Disjoint::new(&mut b.k));
+        ctx.crew.for_each(n, |token, me| {
+            let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
+            for (x, stride, width, bias, norm) in [
+                (&q, q_stride, self.q.rows(), &self.q_bias, q_norm),
+                (&k, kv_stride, self.k.rows(), &self.k_bias, k_norm),
+            ] {
+                // SAFETY: one job per token.
+                let x = unsafe { x.part(token * stride..token * stride + width) };
+                if let Some(bias) = bias {
+                    kernels.add(x, bias);
+                }
+                norm.apply(kernels, 0, x, &mut work.row);
+            }
+        });
+    }
+
+    /// Everything between the products and the scores, on one head of q or k.
+    fn prepare(
+        &self,
+        kernels: &Kernels,
+        norm: Option<&HeadNorm>,
+        head: usize,
+        angles: Option<(&[f32], &[f32])>,
+        x: &mut [f32],
+        row: &mut Vec<f32>,
+    ) {
+        let norm = norm.filter(|_| !self.norms_whole());
+        let after = self.spec.qk_norm.as_ref().is_some_and(|n| n.after_rope);
+        if let (Some(norm), false) = (norm, after) {
+            norm.apply(kernels, head, x, row);
+        }
+        if let Some(clip) = self.spec.clip {
+            kernels.clamp(x, -clip, clip);
+        }
+        if let Some((cos, sin)) = angles {
+            kernels.rope(x, cos, sin);
+        }
+        if let (Some(norm), true) = (norm, after) {
+            norm.apply(kernels, head, x, row);
+        }
+    }
+
+    /// Biases, norms, rotation and scaling of q and k in place; k and v join the caches. One job per span and kv head.
     fn append(
         &self,
         ctx: &Context<'_>,
@@ -295,20 +392,27 @@ impl Attention {
         q_stride: usize,
         kv_stride: usize,
     ) {
-        let kernels = ctx.kernels;
+        let (kernels, work) = (ctx.kernels, &b.work);
         let n_kv = self.spec.n_kv_heads as usize;
         let hd = self.spec.head_dim as usize;
         let group = self.spec.n_heads as usize / n_kv;
+        let whole = self.norms_whole();
+        let (q_bias, k_bias) = (
+            self.q_bias.as_ref().filter(|_| !whole),
+            self.k_bias.as_ref().filter(|_| !whole),
+        );
         let (q, k, v) = (
             Disjoint::new(&mut b.q),
             Disjoint::new(&mut b.k),
             Disjoint::new(&mut b.v),
         );
-        ctx.crew.for_each(spans.len() * n_kv, |job, _| {
+        ctx.crew.for_each(spans.len() * n_kv, |job, me| {
+            let row = &mut work[me].lock().unwrap_or_else(|e| e.into_inner()).row;
             let (span, head) = (&spans[job / n_kv], job % n_kv);
             let cache = &span.seq.caches[self.cache];
             cache.write(head, |cache| {
                 for (i, token) in span.rows.clone().enumerate() {
+                    let position = span.start + i;
                     let kv_cols = head * hd..(head + 1) * hd;
                     let kv_at = token * kv_stride;
                     let q_cols = head * group * hd..(head + 1) * group * hd;
@@ -321,23 +425,30 @@ impl Attention {
                             v.part(kv_at + kv_cols.start..kv_at + kv_cols.end),
                         )
                     };
-                    if let Some(bias) = &self.q_bias {
+                    if let Some(bias) = q_bias {
                         kernels.add(q, &bias[q_cols]);
                     }
-                    if let Some(bias) = &self.k_bias {
+                    if let Some(bias) = k_bias {
                         kernels.add(k, &bias[kv_cols.clone()]);
                     }
                     if let Some(bias) = &self.v_bias {
                         kernels.add(v, &bias[kv_cols]);
                     }
-                    if let Some(angles) = angles {
-                        let (cos, sin) = angles.of(token);
-                        q.chunks_exact_mut(hd)
-                            .for_each(|q| kernels.rope(q, cos, sin));
-                        kernels.rope(k, cos, sin);
+                    let angles = angles.map(|a| a.of(token));
+                    for (h, q) in q.chunks_exact_mut(hd).enumerate() {
+                        let (norm, h) = (self.q_norm.as_ref(), head * group + h);
+                        self.prepare(kernels, norm, h, angles, q, row);
                     }
-                    kernels.scale(q, self.spec.scale);
-                    cache.store(kernels, span.start + i, k, v);
+                    self.prepare(kernels, self.k_norm.as_ref(), head, angles, k, row);
+                    if let Some(clip) = self.spec.clip {
+                        kernels.clamp(v, -clip, clip);
+                    }
+                    let scale = match &self.spec.position_scale {
+                        None => self.spec.scale,
+                        Some(p) => (f64::from(self.spec.scale) * p.at(position)) as f32,
+                    };
+                    kernels.scale(q, scale);
+                    cache.store(kernels, position, k, v);
                 }
             });
         });
@@ -354,9 +465,6 @@ impl Attention {
         let per_block = (QUERY_ROWS / group).max(1);
         let threads = ctx.crew.threads();
         grow(&mut b.heads, n * q_width);
-        if b.work.len() < threads {
-            b.work.resize_with(threads, Mutex::default);
-        }
         let (q, work) = (&b.q, &b.work);
         let heads = Disjoint::new(&mut b.heads);
         let blocks_of = |span: &Span<'_>| span.rows.len().div_ceil(per_block);
@@ -380,6 +488,8 @@ impl Attention {
                     position: span.start + first,
                     tokens: per_block.min(span.rows.len() - first),
                     head: &cache.read(kv_head),
+                    first_head: kv_head * group,
+                    transform: &self.scores,
                 };
                 return f(&queries, span.rows.start + first, kv_head);
             }
@@ -441,7 +551,7 @@ impl Attention {
                     gather(block, row, kv_head, &mut work.queries);
                     work.total.reset(block.rows(), block.width());
                     for index in block.ranges() {
-                        block.range(index, &work.queries, &mut work.scores, &mut work.range);
+                        block.range(index, work);
                         let r = &work.range;
                         take(block, &mut work.total, &r.max, &r.sum, &r.values);
                     }
@@ -465,7 +575,7 @@ impl Attention {
                     return;
                 }
                 gather(block, row, kv_head, &mut work.queries);
-                block.range(index, &work.queries, &mut work.scores, &mut work.range);
+                block.range(index, work);
                 // SAFETY: one slot per part.
                 let out = unsafe { partial.part(part * slot..(part + 1) * slot) };
                 let (max, rest) = out.split_at_mut(rows);

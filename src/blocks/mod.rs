@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod dense;
+pub mod scores;
 
 use crate::cache::Sequence;
 use std::ops::Range;

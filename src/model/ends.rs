@@ -1,0 +1,150 @@
+//! The two ends of a model: from ids to the residual stream, and from there to logits.
+
+use crate::blocks::Span;
+use crate::ops::{ActBuffer, BoundNorm, Context, Product, matmul, wants_quantized};
+use crate::tensor::{Matrix, Vector};
+use quern_kernels::PANEL_ROWS;
+
+/// From ids to the stream: `norm(project(scale * row(id)) + positions(t))`.
+pub(super) struct Embedding {
+    /// One row per id.
+    pub matrix: Matrix,
+    /// Multiplier of the row.
+    pub scale: f32,
+    /// From the width of a row to that of the stream, if they differ.
+    pub projection: Option<Matrix>,
+    /// One row per position, from row `offset` on.
+    pub positions: Option<Matrix>,
+    /// The row of position 0.
+    pub offset: usize,
+    /// Norm of the sum.
+    pub norm: Option<BoundNorm>,
+}
+
+impl Embedding {
+    /// Fills the stream `x`, `[tokens][hidden]`; `input` and `wide` are workspaces.
+    pub fn forward(
+        &self,
+        ctx: &Context<'_>,
+        spans: &[Span<'_>],
+        ids: &[u32],
+        input: &mut ActBuffer,
+        wide: &mut Vec<f32>,
+        x: &mut [f32],
+    ) {
+        let (kernels, n) = (ctx.kernels, ids.len());
+        let hidden = x.len() / n;
+        let look_up = |token: usize, row: &mut [f32]| {
+            self.matrix.row(0, ids[token] as usize, row);
+            if self.scale != 1.0 {
+                kernels.scale(row, self.scale);
+            }
+        };
+        match &self.projection {
+            None => ctx.crew.for_chunks(x, hidden, look_up),
+            Some(projection) => {
+                input.shape(n, self.matrix.cols(), wants_quantized(projection));
+                input.fill(ctx, n, true, |token, _, row| look_up(token, row));
+                let product = Product::new(projection, wide, n);
+                let stride = product.stride;
+                matmul(ctx, input, n, &[product]);
+                ctx.crew.for_chunks(x, hidden, |token, row| {
+                    row.copy_from_slice(&wide[token * stride..][..hidden]);
+                });
+            }
+        }
+        if let Some(table) = &self.positions {
+            let positions: Vec<usize> = spans
+                .iter()
+                .flat_map(|s| s.start..s.start + s.rows.len())
+                .collect();
+            input.shape(n, hidden, false);
+            input.fill(ctx, n, true, |token, _, row| {
+                table.row(0, positions[token] + self.offset, row);
+            });
+            ctx.crew.for_chunks(x, hidden, |token, row| {
+                kernels.add(row, input.row(token));
+            });
+        }
+        if let Some(norm) = &self.norm {
+            input.shape(n, hidden, false);
+            let before = &*x;
+            input.fill(ctx, n, true, |token, _, row| {
+                norm.apply(kernels, &before[token * hidden..][..hidden], row);
+            });
+            ctx.crew.for_chunks(x, hidden, |token, row| {
+                row.copy_from_slice(input.row(token));
+            });
+        }
+    }
+}
+
+/// From the stream to logits: `softcap(scale * (matrix(project(norm(x))) + bias))`.
+pub(super) struct Head {
+    /// The norm after the last layer.
+    pub norm: Option<BoundNorm>,
+    /// From the width of the stream to that of the head's rows, if they differ.
+    pub projection: Option<Matrix>,
+    /// One row per id.
+    pub matrix: Matrix,
+    /// One value per id.
+    pub bias: Option<Vector>,
+    /// Multiplier of the logits.
+    pub scale: f32,
+    /// `cap * tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+}
+
+impl Head {
+    /// Logits of the `wanted` tokens of the stream `x`, `[wanted][ids padded to a panel]`; `input`, `projected` and `wide` are workspaces.
+    pub fn forward(
+        &self,
+        ctx: &Context<'_>,
+        x: &[f32],
+        hidden: usize,
+        wanted: &[usize],
+        input: &mut ActBuffer,
+        projected: &mut ActBuffer,
+        wide: &mut Vec<f32>,
+        logits: &mut Vec<f32>,
+    ) {
+        if wanted.is_empty() {
+            return;
+        }
+        let (kernels, n, vocab) = (ctx.kernels, wanted.len(), self.matrix.rows());
+        let first = self.projection.as_ref().unwrap_or(&self.matrix);
+        input.shape(n, hidden, wants_quantized(first));
+        input.fill(ctx, n, true, |i, _, out| {
+            let x = &x[wanted[i] * hidden..][..hidden];
+            match &self.norm {
+                Some(norm) => norm.apply(kernels, x, out),
+                None => out.copy_from_slice(x),
+            }
+        });
+        let mut h = &*input;
+        if let Some(projection) = &self.projection {
+            let product = Product::new(projection, wide, n);
+            let stride = product.stride;
+            matmul(ctx, h, n, &[product]);
+            projected.shape(n, projection.rows(), wants_quantized(&self.matrix));
+            projected.fill(ctx, n, true, |i, _, out| {
+                out.copy_from_slice(&wide[i * stride..][..out.len()]);
+            });
+            h = projected;
+        }
+        matmul(ctx, h, n, &[Product::new(&self.matrix, logits, n)]);
+        let stride = vocab.next_multiple_of(PANEL_ROWS);
+        for row in logits.chunks_exact_mut(stride).take(n) {
+            let row = &mut row[..vocab];
+            if let Some(bias) = &self.bias {
+                kernels.add(row, bias);
+            }
+            if self.scale != 1.0 {
+                kernels.scale(row, self.scale);
+            }
+            if let Some(cap) = self.softcap {
+                kernels.softcap(row, cap);
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The forward pass over a ragged batch.
+
+use super::{Block, BoundOp, Model};
+use crate::blocks::{Angles, Span, attention, dense};
+use crate::cache::Sequence;
+use crate::error::{Error, Result};
+use crate::ops::{ActBuffer, Context, grow, settle};
+use crate::par::{Crew, Team};
+use quern_kernels::{Kernels, PANEL_ROWS, Scratch};
+use std::sync::{Arc, Mutex};
+
+/// For which new positions of a step logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// For none: a chunk of a prompt before the last.
+    None,
+    /// For the last one.
+    Last,
+    /// For all of them.
+    All,
+}
+
+/// New tokens of one sequence.
+pub struct Step<'a> {
+    /// The sequence that they join.
+    pub seq: &'a mut Sequence,
+    /// At least one token.
+    pub tokens: &'a [u32],
+    /// Where logits are wanted.
+    pub wanted: Wanted,
+}
+
+/// Logits of the wanted positions: in the order of the steps, then of the positions.
+pub struct Logits<'a> {
+    data: &'a [f32],
+    stride: usize,
+    vocab: usize,
+    rows: usize,
+}
+
+impl Logits<'_> {
+    /// How many positions were wanted.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The `vocab_size` logits of one position.
+    pub fn row(&self, i: usize) -> &[f32] {
+        assert!(i < self.rows, "row {i} of {}", self.rows);
+        &self.data[i * self.stride..][..self.vocab]
+    }
+}
+
+/// Tokens of one pass when a sequence is computed anew.
+const RENEW_CHUNK: usize = 512;
+
+/// A model, its kernels, threads and workspace; runs passes one after another.
+pub struct Engine {
+    model: Arc<Model>,
+    kernels: &'static Kernels,
+    team: Team,
+    work: Workspace,
+}
+
+/// Buffers of a pass; they grow to the largest pass and are then reused.
+#[derive(Default)]
+struct Workspace {
+    /// The residual stream, `[tokens][hidden]`.
+    x: Vec<f32>,
+    /// What the branches of a block read.
+    input: ActBuffer,
+    /// What a branch with a norm of its own reads.
+    own_input: ActBuffer,
+    /// What branches return, `[tokens][hidden padded to a panel]`.
+    outputs: Vec<Vec<f32>>,
+    angles: Vec<Angles>,
+    attention: attention::Buffers,
+    dense: dense::Buffers,
+    /// What a projection before or after the layers returns.
+    wide: Vec<f32>,
+    logits: Vec<f32>,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+impl Engine {
+    /// An engine that runs `model` with `kernels` on `team`.
+    pub fn new(model: Arc<Model>, kernels: &'static Kernels, team: Team) -> Engine {
+        let scratch = (0..team.threads())
+            .map(|_| Mutex::new(Scratch::new()))
+            .collect();
+        Engine {
+            model,
+            kernels,
+            team,
+            work: Workspace {
+                scratch,
+                ..Workspace::default()
+            },
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The kernels.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// How many threads work.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Bytes of workspace in use.
+    pub fn workspace_bytes(&self) -> usize {
+        let w = &self.work;
+        let floats = w.x.len()
+            + w.wide.len()
+            + w.logits.len()
+            + w.outputs.iter().map(Vec::len).sum::<usize>();
+        floats * 4 + w.input.bytes() + w.own_input.bytes() + w.attention.bytes() + w.dense.bytes()
+    }
+
+    /// Runs one ragged batch and returns the wanted logits.
+    ///
+    /// # Errors
+    /// An id that is not in the vocabulary, a step without tokens, more positions than the model has a table for, not enough memory for
+    /// the cache. Nothing has happened then, but that a sequence that had to be computed anew may be empty.
+    pub fn forward(&mut self, steps: &mut [Step<'_>]) -> Result<Logits<'_>> {
+        self.check(steps)?;
+        let rows = if self.model.lengths().next().is_none() {
+            self.run(steps)?
+        } else {
+            self.run_in_regimes(steps)?
+        };
+        let vocab = self.model.spec().vocab_size as usize;
+        Ok(Logits {
+            data: &self.work.logits,
+            stride: vocab.next_multiple_of(PANEL_ROWS),
+            vocab,
+            rows,
+        })
+    }
+
+    fn check(&self, steps: &[Step<'_>]) -> Result<()> {
+        let spec = self.model.spec();
+        let vocab = spec.vocab_size;
+        for step in steps {
+            if step.tokens.is_empty() {
+                return Err(Error::usage("a step without tokens"));
+            }
+            if let Some((i, id)) = step.tokens.iter().enumerate().find(|(_, id)| **id >= vocab) {
+                let position = step.seq.len() + i;
+                return Err(Error::invalid(format_args!(
+                    "token id {id} at position {position}: expected less than the vocabulary's {vocab}"
+                )));
+            }
+            let len = step.seq.len() + step.tokens.len();
+            if let Some(p) = spec.embed.positions
+                && len > (p.rows - p.offset) as usize
+            {
+                return Err(Error::limit(format_args!(
+                    "{len} tokens, expected at most {}: the model has learned no more positions",
+                    p.rows - p.offset
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// One pass; returns how many rows of logits there are.
+    fn run(&mut self, steps: &mut [Step<'_>]) -> Result<usize> {
+        for step in steps.iter_mut() {
+            step.seq.reserve(step.tokens.len())?;
+        }
+        let mut spans = Vec::with_capacity(steps.len());
+        let mut ids = Vec::new();
+        let mut wanted = Vec::new();
+        for step in steps.iter() {
+            let rows = ids.len()..ids.len() + step.tokens.len();
+            ids.extend_from_slice(step.tokens);
+            match step.wanted {
+                Wanted::None => {}
+                Wanted::Last => wanted.push(rows.end - 1),
+                Wanted::All => wanted.extend(rows.clone()),
+            }
+            spans.push(Span {
+                seq: step.seq,
+                rows,
+                start: step.seq.len(),
+            });
+        }
+        let (model, kernels, work) = (&*self.model, self.kernels, &mut self.work);
+        self.team
+            .run(|crew| model.pass(crew, kernels, work, &spans, &ids, &wanted));
+        for step in steps.iter_mut() {
+            step.seq.advance(step.tokens);
+        }
+        Ok(wanted.len())
+    }
+
+    /// As [`Engine::run`] for models whose rotary frequencies change for all positions once a sequence is longer than some length: a
+    /// sequence that gets there is computed anew, and a step that goes beyond it is cut there.
+    fn run_in_regimes(&mut self, steps: &mut [Step<'_>]) -> Result<usize> {
+        let model = self.model.clone();
+        let regime = |counted: usize| model.lengths().filter(|n| counted > *n).count();
+        let stride = (model.spec().vocab_size as usize).next_multiple_of(PANEL_ROWS);
+        // Logits of the pieces of each step, once a step has more than one.
+        let mut kept: Vec<Vec<f32>> = vec![Vec::new(); steps.len()];
+        let mut done = vec![0; steps.len()];
+        loop {
+            let mut pieces = Vec::new();
+            let mut owners = Vec::new();
+            let mut whole = true;
+            for (i, step) in steps.iter_mut().enumerate() {
+                let rest = &step.tokens[done[i]..];
+                if rest.is_empty() {
+                    continue;
+                }
+                let start = step.seq.len();
+                let counted = step.seq.needs(start);
+                if start > 0 && regime(step.seq.counts()) != regime(counted) {
+                    self.renew(step.seq, counted)?;
+                }
+                step.seq.count_from(counted);
+                let same = |k: &usize| regime(step.seq.needs(start + k)) == regime(counted);
+                let n = (0..rest.len()).take_while(same).count();
+                whole &= done[i] == 0 && n == rest.len();
+                done[i] += n;
+                let ended = n == rest.len();
+                owners.push(i);
+                pieces.push(Step {
+                    seq: &mut *step.seq,
+                    tokens: &rest[..n],
+                    wanted: match step.wanted {
+                        Wanted::Last if !ended => Wanted::None,
+                        wanted => wanted,
+                    },
+                });
+            }
+            if whole {
+                return self.run(&mut pieces);
+            }
+            if pieces.is_empty() {
+                break;
+            }
+            self.run(&mut pieces)?;
+            let mut at = 0;
+            for (piece, owner) in pieces.iter().zip(owners) {
+                let n = stride
+                    * match piece.wanted {
+                        Wanted::None => 0,
+                        Wanted::Last => 1,
+                        Wanted::All => piece.tokens.len(),
+                    };
+                kept[owner].extend_from_slice(&self.work.logits[at..at + n]);
+                at += n;
+            }
+        }
+        let all = kept.concat();
+        let logits = &mut self.work.logits;
+        grow(logits, all.len());
+        logits[..all.len()].copy_from_slice(&all);
+        Ok(all.len() / stride)
+    }
+
+    /// Computes all tokens of a sequence again, as part of one that counts `counted` positions.
+    fn renew(&mut self, seq: &mut Sequence, counted: usize) -> Result<()> {
+        let ids = seq.restart();
+        seq.count_from(counted);
+        for tokens in ids.chunks(RENEW_CHUNK) {
+            self.run(&mut [Step {
+                seq,
+                tokens,
+                wanted: Wanted::None,
+            }])?;
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    fn pass(
+        &self,
+        crew: &Crew<'_>,
+        kernels: &'static Kernels,
+        work: &mut Workspace,
+        spans: &[Span<'_>],
+        ids: &[u32],
+        wanted: &[usize],
+    ) {
+        let spec = self.spec();
+        let (n, hidden) = (ids.len(), spec.hidden as usize);
+        let Workspace {
+            x,
+            input,
+            own_input,
+            outputs,
+            angles,
+            attention,
+            dense,
+            wide,
+            logits,
+            scratch,
+        } = work;
+        let ctx = Context {
+            crew,
+            kernels,
+            scratch,
+        };
+        if angles.len() < spec.ropes.len() {
+            angles.resize_with(spec.ropes.len(), Angles::default);
+        }
+        for (angles, rope) in angles.iter_mut().zip(&spec.ropes) {
+            angles.fill(rope, spans);
+        }
+        grow(x, n * hidden);
+        let x = &mut x[..n * hidden];
+        self.embedding.forward(&ctx, spans, ids, input, wide, x);
+
+        // The previous block, whose results have not been added to the stream yet.
+        let mut before: Option<&Block> = None;
+        for block in self.layers.iter().flatten() {
+            let shared = block
+                .branches
+                .iter()
+                .any(|b| b.pre.is_none() && b.op.wants_quantized());
+            input.shape(n, hidden, shared);
+            settle(
+                &ctx,
+                x,
+                hidden,
+                Block::pending(before, outputs),
+                block.pre.as_ref(),
+                input,
+            );
+            if outputs.len() < block.branches.len() {
+                outputs.resize_with(block.branches.len(), Vec::new);
+            }
+            for (branch, out) in block.branches.iter().zip(outputs.iter_mut()) {
+                let h = match &branch.pre {
+                    None => &*input,
+                    Some(norm) => {
+                        own_input.shape(n, hidden, branch.op.wants_quantized());
+                        let input = &*input;
+                        own_input.fill(&ctx, n, true, |t, _, out| {
+                            norm.apply(kernels, input.row(t), out)
+                        });
+                        &*own_input
+                    }
+                };
+                match &branch.op {
+                    BoundOp::Attention(a, rope) => {
+                        a.forward(&ctx, h, spans, rope.map(|r| &angles[r]), attention, out);
+                    }
+                    BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
+                }
+            }
+            before = Some(block);
+        }
+        input.shape(n, hidden, false);
+        settle(
+            &ctx,
+            x,
+            hidden,
+            Block::pending(before, outputs),
+            None,
+            input,
+        );
+        self.head
+            .forward(&ctx, x, hidden, wanted, input, own_input, wide, logits);
+    }
+}

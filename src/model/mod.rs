@@ -1,0 +1,281 @@
+//! A Spec bound to the tensors of an open file, and the one forward pass over a ragged batch.
+//!
+//! Decoding is a batch of one token, prefill of a chunk, batch generation of many sequences: there is no other path. What a token's
+//! logits are does not depend on its neighbours in the batch.
+//!
+//! `ends` is what comes before and after the layers, `engine` runs the pass.
+
+mod ends;
+mod engine;
+
+pub use engine::{Engine, Logits, Step, Wanted};
+
+use crate::blocks::scores::{HeadNorm, Scores};
+use crate::blocks::{attention, dense};
+use crate::cache::Sequence;
+use crate::error::Result;
+use crate::file::ModelFile;
+use crate::ops::{BoundNorm, Pending, wants_quantized};
+use crate::tensor::{Matrix, Vector};
+use ends::{Embedding, Head};
+use quern_kernels::KvType;
+use quern_models::Spec;
+use quern_models::rope::Rope;
+use quern_models::spec::{self, Op, Role, TensorKey};
+use std::sync::Arc;
+
+/// A model whose weights are ready to be read: views into the open file, nothing copied.
+pub struct Model {
+    file: Arc<ModelFile>,
+    embedding: Embedding,
+    layers: Vec<Vec<Block>>,
+    head: Head,
+    caches: usize,
+}
+
+struct Block {
+    pre: Option<BoundNorm>,
+    branches: Vec<Branch>,
+    post: Option<BoundNorm>,
+    scale: f32,
+    out: Option<BoundNorm>,
+}
+
+impl Block {
+    /// What `block` returned, ready to be added to the stream.
+    fn pending<'a>(block: Option<&'a Block>, outputs: &'a mut [Vec<f32>]) -> Option<Pending<'a>> {
+        block.map(|block| Pending {
+            outputs: &mut outputs[..block.branches.len()],
+            post: block.post.as_ref(),
+            scale: block.scale,
+            out: block.out.as_ref(),
+        })
+    }
+}
+
+struct Branch {
+    pre: Option<BoundNorm>,
+    op: BoundOp,
+}
+
+enum BoundOp {
+    Attention(attention::Attention, Option<usize>),
+    Dense(dense::Dense),
+}
+
+impl BoundOp {
+    /// Whether a matrix that reads the branch's input has an integer format.
+    fn wants_quantized(&self) -> bool {
+        match self {
+            BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
+            BoundOp::Dense(d) => d.readers().any(wants_quantized),
+        }
+    }
+}
+
+/// Finds the tensors of one part of the Spec.
+struct Binder<'a> {
+    file: &'a ModelFile,
+    key: TensorKey,
+}
+
+impl Binder<'_> {
+    fn matrix(&self, role: Role) -> Result<Matrix> {
+        self.file.matrix(TensorKey { role, ..self.key })
+    }
+
+    fn matrix_if(&self, there: bool, role: Role) -> Result<Option<Matrix>> {
+        there.then(|| self.matrix(role)).transpose()
+    }
+
+    fn vector(&self, role: Role) -> Result<Vector> {
+        self.file.vector(TensorKey { role, ..self.key })
+    }
+
+    fn vector_if(&self, there: bool, role: Role) -> Result<Option<Vector>> {
+        there.then(|| self.vector(role)).transpose()
+    }
+
+    fn norm(
+        &self,
+        norm: &Option<spec::Norm>,
+        weight: Role,
+        bias: Role,
+    ) -> Result<Option<BoundNorm>> {
+        let bind = |norm: &spec::Norm| {
+            Ok(BoundNorm {
+                spec: norm.clone(),
+                weight: self.vector_if(norm.weight, weight)?,
+                bias: self.vector_if(norm.bias, bias)?,
+            })
+        };
+        norm.as_ref().map(bind).transpose()
+    }
+
+    fn head_norm(
+        &self,
+        norm: &Option<spec::QkNorm>,
+        weight: Role,
+        bias: Role,
+    ) -> Result<Option<HeadNorm>> {
+        let Some(spec::QkNorm { norm, span, .. }) = norm else {
+            return Ok(None);
+        };
+        let norm = self.norm(&Some(norm.clone()), weight, bias)?;
+        Ok(norm.map(|norm| HeadNorm { norm, span: *span }))
+    }
+
+    fn op(&self, op: &Op, caches: &mut usize) -> Result<BoundOp> {
+        Ok(match op {
+            Op::Attention(a) => {
+                let cache = *caches;
+                *caches += 1;
+                let bound = attention::Attention {
+                    spec: a.clone(),
+                    q: self.matrix(Role::AttnQ)?,
+                    k: self.matrix(Role::AttnK)?,
+                    v: self.matrix(Role::AttnV)?,
+                    o: self.matrix(Role::AttnO)?,
+                    q_bias: self.vector_if(a.q_bias, Role::AttnQBias)?,
+                    k_bias: self.vector_if(a.kv_bias, Role::AttnKBias)?,
+                    v_bias: self.vector_if(a.kv_bias, Role::AttnVBias)?,
+                    o_bias: self.vector_if(a.o_bias, Role::AttnOBias)?,
+                    q_norm: self.head_norm(&a.qk_norm, Role::AttnQNorm, Role::AttnQNormBias)?,
+                    k_norm: self.head_norm(&a.qk_norm, Role::AttnKNorm, Role::AttnKNormBias)?,
+                    scores: Scores::new(a),
+                    cache,
+                };
+                BoundOp::Attention(bound, a.rope.map(|r| r as usize))
+            }
+            Op::Dense(d) => BoundOp::Dense(dense::Dense {
+                spec: d.clone(),
+                gate: d.gated.then(|| self.matrix(Role::MlpGate)).transpose()?,
+                up: self.matrix(Role::MlpUp)?,
+                down: self.matrix(Role::MlpDown)?,
+                gate_bias: self.vector_if(d.up_bias && d.gated, Role::MlpGateBias)?,
+                up_bias: self.vector_if(d.up_bias, Role::MlpUpBias)?,
+                down_bias: self.vector_if(d.down_bias, Role::MlpDownBias)?,
+            }),
+        })
+    }
+}
+
+impl Model {
+    /// Binds every tensor that the file's Spec names.
+    ///
+    /// # Errors
+    /// A tensor is not there or has another shape (an open file has been checked, so that is a bug in the caller).
+    pub fn bind(file: Arc<ModelFile>) -> Result<Model> {
+        let spec = file.spec();
+        let whole = Binder {
+            file: &file,
+            key: TensorKey::model(Role::TokenEmbedding),
+        };
+        let mut caches = 0;
+        let mut layers = Vec::with_capacity(spec.decoder.layers.len());
+        for (l, layer) in spec.decoder.layers.iter().enumerate() {
+            let mut blocks = Vec::with_capacity(layer.blocks.len());
+            for (b, block) in layer.blocks.iter().enumerate() {
+                let at = Binder {
+                    file: &file,
+                    key: TensorKey::block(l, b, Role::PreNorm),
+                };
+                let mut branches = Vec::with_capacity(block.branches.len());
+                for (r, branch) in block.branches.iter().enumerate() {
+                    let at = Binder {
+                        file: &file,
+                        key: TensorKey::branch(l, b, r, Role::PreNorm),
+                    };
+                    branches.push(Branch {
+                        pre: at.norm(&branch.pre, Role::PreNorm, Role::PreNormBias)?,
+                        op: at.op(&branch.op, &mut caches)?,
+                    });
+                }
+                blocks.push(Block {
+                    pre: at.norm(&block.pre, Role::PreNorm, Role::PreNormBias)?,
+                    branches,
+                    post: at.norm(&block.post, Role::PostNorm, Role::PostNormBias)?,
+                    scale: block.scale,
+                    out: at.norm(&block.out, Role::StreamNorm, Role::StreamNormBias)?,
+                });
+            }
+            layers.push(blocks);
+        }
+        let embedding = Embedding {
+            matrix: whole.matrix(Role::TokenEmbedding)?,
+            scale: spec.embed.scale,
+            projection: whole.matrix_if(spec.embed.width.is_some(), Role::EmbedProjection)?,
+            positions: whole.matrix_if(spec.embed.positions.is_some(), Role::PositionEmbedding)?,
+            offset: spec.embed.positions.map_or(0, |p| p.offset as usize),
+            norm: whole.norm(&spec.embed.norm, Role::EmbedNorm, Role::EmbedNormBias)?,
+        };
+        let head = Head {
+            norm: whole.norm(
+                &spec.decoder.final_norm,
+                Role::FinalNorm,
+                Role::FinalNormBias,
+            )?,
+            projection: whole.matrix_if(spec.head.width.is_some(), Role::HeadProjection)?,
+            matrix: if spec.head.tied {
+                embedding.matrix.clone()
+            } else {
+                whole.matrix(Role::Head)?
+            },
+            bias: whole.vector_if(spec.head.bias, Role::HeadBias)?,
+            scale: spec.head.scale,
+            softcap: spec.head.softcap,
+        };
+        Ok(Model {
+            embedding,
+            layers,
+            head,
+            caches,
+            file,
+        })
+    }
+
+    /// The model as data.
+    pub fn spec(&self) -> &Spec {
+        self.file.spec()
+    }
+
+    /// The file that the weights lie in.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// A new sequence; `kv` is the element type of its keys and values.
+    pub fn new_sequence(&self, kv: KvType) -> Sequence {
+        let ops = self
+            .layers
+            .iter()
+            .flatten()
+            .flat_map(|block| &block.branches);
+        let shapes = ops.filter_map(|branch| match &branch.op {
+            BoundOp::Attention(a, _) => Some(a.shape(kv)),
+            BoundOp::Dense(_) => None,
+        });
+        let sequence = Sequence::new(shapes, self.lengths().next().is_some());
+        debug_assert_eq!(sequence.caches.len(), self.caches);
+        sequence
+    }
+
+    /// Lengths beyond which a sequence has to be computed anew, because its rotary frequencies change for all positions.
+    fn lengths(&self) -> impl Iterator<Item = usize> {
+        let ropes = self.spec().ropes.iter();
+        ropes.filter_map(|rope| match rope {
+            Rope::LongRope { original, .. } => Some(*original as usize),
+            _ => None,
+        })
+    }
+
+    /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row.
+    pub fn weight_bytes_per_pass(&self) -> u64 {
+        let file: u64 = self.file.entries().iter().map(|e| e.length).sum();
+        if self.spec().head.tied {
+            file
+        } else {
+            file - self.embedding.matrix.bytes().len() as u64
+        }
+    }
+}
