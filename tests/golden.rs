@@ -186,6 +186,10 @@ fn every_known_family_gives_the_golden_values_in_both_configuration_styles() {
             continue;
         }
         let golden = read_golden(&folder);
+        if golden["kind"] != "causal" {
+            unknown.push(name);
+            continue;
+        }
         for legacy in [false, true] {
             let out = scratch.path().join(format!("{name}-{legacy}"));
             if materialise(&folder, &out, legacy) {
@@ -245,6 +249,9 @@ fn the_large_goldens_agree_too() {
             continue;
         }
         let golden = read_golden(&from);
+        if golden["kind"] != "causal" {
+            continue;
+        }
         let name = from.file_name().unwrap().to_string_lossy().into_owned();
         for config in ["config.json", "config_legacy.json"] {
             if !from.join(config).exists() {

@@ -62,6 +62,8 @@ struct Part<'a> {
     first: u64,
     count: u64,
     add: f32,
+    /// Rows are the tensor's columns.
+    transposed: bool,
 }
 
 /// What [`bind`] found.
@@ -95,7 +97,7 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 missing.push(format!("{:?}", source.name));
                 continue;
             };
-            let (t_rows, t_cols) = shape_as(t, tensor.shape)?;
+            let (t_rows, t_cols) = shape_as(t, tensor.shape, source.transposed)?;
             // A row has at least one byte, so the marks below are bounded by the file.
             if t_cols != cols || t_rows > t.len {
                 return Err(shape_error(t, rows, cols));
@@ -125,6 +127,7 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 first,
                 count,
                 add: source.add,
+                transposed: source.transposed,
             });
             first += count;
         }
@@ -191,20 +194,28 @@ fn list_of(mut names: Vec<String>) -> String {
     }
 }
 
-/// Rows and columns of a foreign tensor as the stored shape wants them: a vector has one column; dimensions of 1 do not count; more
-/// than two are rows of a stack.
-fn shape_as(t: &Tensor, shape: Shape) -> Result<(u64, u64)> {
+/// Rows and columns of a foreign tensor as the stored shape wants them: a vector has one column, whatever the tensor's shape; dimensions of
+/// 1 do not count; more than two are rows of a stack, and a transposed stack is one of transposed matrices.
+fn shape_as(t: &Tensor, shape: Shape, transposed: bool) -> Result<(u64, u64)> {
     let wide = t.shape.iter().filter(|&&d| d != 1).count();
     let (rows, cols) = t.matrix();
     match shape {
-        Shape::Vector(_) if wide <= 1 => Ok((rows * cols, 1)),
-        Shape::Vector(n) => Err(shape_error(t, n.into(), 1)),
+        Shape::Vector(_) => Ok((rows * cols, 1)),
         Shape::Matrix {
             count: 1,
             rows,
             cols,
         } if wide > 2 => Err(shape_error(t, rows.into(), cols.into())),
+        Shape::Matrix { .. } if transposed => Ok((rows / inputs(t) * cols, inputs(t))),
         Shape::Matrix { .. } => Ok((rows, cols)),
+    }
+}
+
+/// The last dimension but one of a matrix or a stack, which are its inputs where it is transposed.
+fn inputs(t: &Tensor) -> u64 {
+    match t.shape[..] {
+        [.., rows, _] => rows.max(1),
+        _ => 1,
     }
 }
 
@@ -236,7 +247,8 @@ fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Resu
             Dtype::Groups(_) if tensors.groups_are_blocks(part.tensor)? => Format::Q8,
             Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
         };
-        let changed = part.add != 0.0 || same.is_some_and(|f| f != own);
+        let turned = part.transposed && matches!(own, Format::Q8 | Format::Q4);
+        let changed = part.add != 0.0 || turned || same.is_some_and(|f| f != own);
         same = Some(if changed { Format::F32 } else { own });
     }
     let same = same.unwrap_or(Format::F32);
@@ -394,12 +406,18 @@ impl Scratch {
     fn gather(&mut self, item: &Item, tensors: &Tensors, first: u64, count: u64) -> Result<()> {
         self.values.clear();
         let (raw, read, values) = (&mut self.raw, &mut self.read, &mut self.values);
+        let vector = matches!(item.tensor.shape, Shape::Vector(_));
         for run in runs(item, first, count) {
             let (part, t) = (run.part, run.part.tensor);
             let at = values.len();
             match run.rows {
-                // A vector of the shape [1, n] is one row to its file.
-                Picked::Span(..) if t.matrix().0 == 1 => tensors.read_f32(t, 0, 1, raw, values)?,
+                // Every value counts as a row, but the file has rows of more than one.
+                rows if vector && t.matrix().1 != 1 => {
+                    read.clear();
+                    tensors.read_f32(t, 0, t.matrix().0, raw, read)?;
+                    rows.each(|r| values.push(read[r as usize]));
+                }
+                rows if part.transposed => columns(tensors, t, &rows, raw, read, values)?,
                 Picked::Span(from, n) => tensors.read_f32(t, from, n, raw, values)?,
                 Picked::List(list, low, high) => {
                     let cols = t.matrix().1 as usize;
@@ -464,6 +482,54 @@ enum Picked<'a> {
     List(&'a [u32], u64, u64),
 }
 
+impl Picked<'_> {
+    /// Calls `f` with every row, in order.
+    fn each(&self, mut f: impl FnMut(u64)) {
+        match self {
+            Picked::Span(from, n) => (*from..from + n).for_each(f),
+            Picked::List(list, ..) => list.iter().for_each(|&r| f(r.into())),
+        }
+    }
+}
+
+/// Appends rows of a transposed tensor, that is columns, to `out`; `read` and `bytes` are workspaces.
+fn columns(
+    tensors: &Tensors,
+    t: &Tensor,
+    rows: &Picked,
+    bytes: &mut Vec<u8>,
+    read: &mut Vec<f32>,
+    out: &mut Vec<f32>,
+) -> Result<()> {
+    let (inputs, cols) = (inputs(t), t.matrix().1);
+    let (low, high) = match *rows {
+        Picked::Span(from, n) => (from, from + n),
+        Picked::List(_, low, high) => (low, high + 1),
+    };
+    let (base, width) = (out.len(), inputs as usize);
+    let mut count = 0;
+    rows.each(|_| count += 1);
+    out.resize(base + count * width, 0.0);
+    for stack in low / cols..high.div_ceil(cols) {
+        // The columns of this matrix that lie between the first and the last wanted one.
+        let from = low.max(stack * cols);
+        let to = high.min((stack + 1) * cols);
+        for i in 0..inputs {
+            read.clear();
+            let row = stack * inputs + i;
+            tensors.read_columns(t, row, from - stack * cols, to - from, bytes, read)?;
+            let mut place = base + i as usize;
+            rows.each(|r| {
+                if (from..to).contains(&r) {
+                    out[place] = read[(r - from) as usize];
+                }
+                place += width;
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The reads that make stored rows `first..first + count`. Listed rows are read as one span where that span is not much larger than
 /// the list: permutations stay within a head.
 fn runs<'a>(item: &'a Item<'a>, first: u64, count: u64) -> impl Iterator<Item = Run<'a>> {
@@ -481,6 +547,14 @@ fn runs<'a>(item: &'a Item<'a>, first: u64, count: u64) -> impl Iterator<Item = 
                 }),
                 Some(list) => {
                     let list = &list[a as usize..b as usize];
+                    // Parts of a fused matrix.
+                    if list.windows(2).all(|w| w[1].checked_sub(w[0]) == Some(1)) {
+                        out.push(Run {
+                            part,
+                            rows: Picked::Span(list[0].into(), list.len() as u64),
+                        });
+                        return out;
+                    }
                     let bounds = |l: &[u32]| {
                         let low = l.iter().min().copied().unwrap_or(0);
                         (

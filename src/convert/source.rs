@@ -365,6 +365,37 @@ impl Tensors {
         Ok(true)
     }
 
+    /// Columns `first..first + count` of one row, widened to f32 and appended to `out`.
+    ///
+    /// # Errors
+    /// I/O, memory; Invalid for a type whose values are not stored one by one.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    pub fn read_columns(
+        &self,
+        t: &Tensor,
+        row: u64,
+        first: u64,
+        count: u64,
+        bytes: &mut Vec<u8>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (rows, cols) = t.matrix();
+        assert!(
+            row < rows && first + count <= cols,
+            "columns {first}+{count} of row {row}"
+        );
+        let Some((1, size)) = t.dtype.block() else {
+            return Err(unreadable(t));
+        };
+        bytes.clear();
+        bytes.resize((count * size) as usize, 0);
+        self.files[t.file].read_at(t.offset + (row * cols + first) * size, bytes)?;
+        widen(&t.dtype, bytes, out);
+        Ok(())
+    }
+
     /// Rows of a [`Dtype::Groups`] tensor: every code with the scale of its group.
     ///
     /// # Errors
