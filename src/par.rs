@@ -74,10 +74,10 @@ impl Shared {
     }
 
     fn wake(&self, who: usize) {
-        if self.parked[who].load(Ordering::SeqCst) {
-            if let Some(thread) = self.handles[who].get() {
-                thread.unpark();
-            }
+        if self.parked[who].load(Ordering::SeqCst)
+            && let Some(thread) = self.handles[who].get()
+        {
+            thread.unpark();
         }
     }
 

@@ -129,22 +129,11 @@ impl Chain {
         let region = self.region();
         let hidden = 3 * region;
         let heads = region / HEAD_DIM;
-        let block = |op| Block {
-            pre: Some(norm()),
-            branches: vec![Branch { pre: None, op }],
-            post: None,
-            scale: 1.0,
-        };
         let attention = Op::Attention(Attention {
-            n_heads: heads as u32,
-            n_kv_heads: heads as u32,
-            head_dim: HEAD_DIM as u32,
-            scale: (HEAD_DIM as f32).sqrt().recip(),
             q_bias: true,
             kv_bias: true,
-            o_bias: false,
             rope: Some(0),
-            mask: Mask::Causal,
+            ..Attention::new(heads as u32, heads as u32, HEAD_DIM as u32)
         });
         let dense = Op::Dense(Dense {
             inner: self.triples.len() as u32,
@@ -157,14 +146,17 @@ impl Chain {
             vocab_size: FIRST_WORD + self.words.len() as u32 + 2,
             hidden: hidden as u32,
             context_length: 1024,
-            embed: Embed { scale: 1.0 },
+            embed: Embed::scaled(1.0),
             ropes: vec![Rope::Fixed {
                 inv_freq: default_inv_freq(HEAD_DIM, 1e4),
                 factor: 1.0,
             }],
             decoder: Stack {
                 layers: vec![Layer {
-                    blocks: vec![block(attention), block(dense)],
+                    blocks: vec![
+                        Block::pre_norm(norm(), attention),
+                        Block::pre_norm(norm(), dense),
+                    ],
                 }],
                 final_norm: Some(norm()),
             },
@@ -173,6 +165,7 @@ impl Chain {
                 bias: false,
                 scale: 1.0,
                 softcap: None,
+                width: None,
             },
         }
     }
