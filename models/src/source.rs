@@ -28,7 +28,8 @@ pub struct Config<'a> {
     read: RefCell<BTreeSet<String>>,
 }
 
-/// Keys of a `config.json` that never change what a text model computes at inference.
+/// Keys of a `config.json` that never change what a text model computes at inference; the second half are defaults of generation, which old
+/// configurations carry.
 const HARMLESS: &[&str] = &[
     "_name_or_path",
     "architectures",
@@ -74,6 +75,37 @@ const HARMLESS: &[&str] = &[
     "output_router_logits",
     "router_aux_loss_coef",
     "chunk_size_feed_forward",
+    "gradient_checkpointing",
+    "max_sequence_length",
+    "tf_legacy_loss",
+    "transformers.js_config",
+    "use_bfloat16",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict_in_generate",
+    "suppress_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
 ];
 
 impl<'a> Config<'a> {
