@@ -192,13 +192,13 @@ fn every_known_family_gives_the_golden_values_in_both_configuration_styles() {
         }
         for legacy in [false, true] {
             let out = scratch.path().join(format!("{name}-{legacy}"));
-            if materialise(&folder, &out, legacy) {
-                if let Err(e) = check_folder(&out, &golden) {
-                    wrong.push(format!(
-                        "{name}{}: {e}",
-                        if legacy { " (older style)" } else { "" }
-                    ));
-                }
+            if materialise(&folder, &out, legacy)
+                && let Err(e) = check_folder(&out, &golden)
+            {
+                wrong.push(format!(
+                    "{name}{}: {e}",
+                    if legacy { " (older style)" } else { "" }
+                ));
             }
         }
         compared.push(name);

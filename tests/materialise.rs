@@ -52,7 +52,7 @@ fn tensor_bytes(tensor: &Value, seed: u64) -> Vec<u8> {
             recipe["count"].as_u64().unwrap(),
         );
         return (0..count)
-            .map(|i| (lo + ((bits(key, seed, i) >> 56) * n >> 8)) as u8)
+            .map(|i| (lo + (((bits(key, seed, i) >> 56) * n) >> 8)) as u8)
             .collect();
     }
     let value = |i| match recipe["kind"].as_str().unwrap() {

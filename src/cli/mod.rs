@@ -4,7 +4,7 @@
 //! 1. `src/cli/NAME.rs` with `#[derive(clap::Args)] pub struct Args` (a doc comment per flag is its help text) and
 //!    `pub fn run(args: Args) -> Result<()>`. Data goes to [`output::stdout`], never through `println!` (which panics on a closed
 //!    pipe); statistics and progress go to stderr, progress only where stderr is a terminal. An error is returned, not printed.
-//! 2. Here: `pub mod NAME;`, a variant of [`Command`], an arm in [`Command::run`].
+//! 2. Here: `pub mod NAME;`, a variant of [`Command`], an arm in its `run`.
 //!
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 

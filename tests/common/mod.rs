@@ -74,7 +74,7 @@ pub fn small_spec(s: Small) -> Spec {
                 rope: Some(0),
                 mask: s
                     .window
-                    .filter(|_| i % 2 == 0)
+                    .filter(|_| i.is_multiple_of(2))
                     .map_or(Mask::Causal, Mask::Sliding),
                 ..Attention::new(s.heads, s.kv_heads, s.head_dim)
             })),
