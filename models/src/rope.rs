@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// One rotary embedding. Pair k of a head, (x[k], x[k + dim/2]), turns by `position * inv_freq[k]`; cos and sin are multiplied by
+/// One rotary embedding. Pair k of a head, `(x[k], x[k + dim/2])`, turns by `position * inv_freq[k]`; cos and sin are multiplied by
 /// `factor` (1 but for YaRN and LongRoPE).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

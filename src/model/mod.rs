@@ -58,6 +58,8 @@ struct Branch {
     op: BoundOp,
 }
 
+// A few hundred per model, made once: a box would save nothing and cost a jump per access.
+#[allow(clippy::large_enum_variant)]
 enum BoundOp {
     Attention(attention::Attention, Option<usize>),
     Dense(dense::Dense),

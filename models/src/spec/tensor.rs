@@ -96,7 +96,7 @@ pub const WHOLE: u8 = 0xff;
 /// Marks a key that belongs to a whole stack.
 pub const WHOLE_STACK: u32 = u32::MAX;
 
-/// The identity of a stored tensor: where in the [`Spec`] it belongs, and its role there.
+/// The identity of a stored tensor: where in the [`Spec`](super::Spec) it belongs, and its role there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorKey {
     /// 0 is the decoder (or only) stack.
@@ -199,7 +199,7 @@ impl Shape {
     }
 }
 
-/// One tensor that the file of a [`Spec`] must hold.
+/// One tensor that the file of a [`Spec`](super::Spec) must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// What it is.
