@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use quern_kernels::{ActKind, Acts, Format, Kernels, Out, Scratch, act_stride, supported};
+use quern_kernels::{ActKind, Acts, Format, K_ALIGN, Kernels, Out, Scratch, supported};
 
 /// Deterministic values in -1..1.
 fn noise(n: usize) -> Vec<f32> {
@@ -57,7 +57,7 @@ fn bench(kernels: &Kernels, format: Format, rows: usize, cols: usize, peaks: (f6
         panel.copy_from_slice(first);
     }
     let weights = &weights[shift..][..format.matrix_bytes(rows, cols).expect("size")];
-    let stride = act_stride(cols).expect("size");
+    let stride = cols.next_multiple_of(K_ALIGN);
     let most = 512;
     let x = noise(most * stride);
     let (mut q, mut scales, mut sums) = (

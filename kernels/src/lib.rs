@@ -31,7 +31,7 @@ mod sweep;
 pub use detect::{Isa, IsaError};
 pub use formats::{ActKind, BadPanel, Format};
 pub use generic::{Activation, KV_TILE, KvType};
-pub use matmul::{Acts, Out, Scratch, act_stride};
+pub use matmul::{Acts, Out, Scratch};
 
 /// Output rows of a panel: as many as a 512-bit vector has 32-bit lanes.
 pub const PANEL_ROWS: usize = 16;

@@ -35,19 +35,6 @@ pub enum Acts<'a> {
     },
 }
 
-/// The stride to give activations of `cols` columns; `None` if it overflows.
-///
-/// It is `cols` padded to [`K_ALIGN`], and 64 more where that is a multiple of 512: tokens whose distance is a
-/// multiple of a page would compete for the same few lines of a first-level cache.
-pub fn act_stride(cols: usize) -> Option<usize> {
-    let padded = cols.checked_next_multiple_of(K_ALIGN)?;
-    padded.checked_add(if padded.is_multiple_of(512) {
-        K_ALIGN
-    } else {
-        0
-    })
-}
-
 /// Where results go: row `r` of token `t` is at `t * stride + r`.
 pub struct Out<'a> {
     data: *mut f32,
@@ -499,16 +486,5 @@ mod tests {
             Out::new(&mut [0.0; 16], 16, 16),
             &mut Scratch::new(),
         );
-    }
-
-    #[test]
-    fn strides_cover_the_columns_and_avoid_whole_pages() {
-        for cols in [1, 64, 172, 512, 2048, 4096, 5000] {
-            let stride = act_stride(cols).unwrap();
-            assert!(
-                stride >= cols && stride.is_multiple_of(K_ALIGN) && !stride.is_multiple_of(512)
-            );
-        }
-        assert_eq!(act_stride(usize::MAX), None);
     }
 }

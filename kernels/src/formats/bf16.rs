@@ -8,7 +8,7 @@
 
 use half::bf16;
 
-use super::{BadPanel, check_value, f32::matmul_by, u16_at};
+use super::{BadPanel, NOT_FINITE, f32::matmul_by, u16_at, verdict};
 use crate::PANEL_ROWS;
 use crate::matmul::FloatJob;
 
@@ -40,8 +40,10 @@ pub(super) fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
 pub(super) fn check(panel: &[u8], n_rows: usize, cols: usize) -> Result<(), BadPanel> {
     for (i, bytes) in panel.chunks_exact(2).enumerate() {
         let (col, row) = (i / (2 * PANEL_ROWS) * 2 + i % 2, i / 2 % PANEL_ROWS);
-        let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]])) << 16;
-        check_value(bits, row, col, row < n_rows && col < cols)?;
+        let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let state = (bits == 0, bits & 0x7f80 != 0x7f80);
+        let inside = row < n_rows && col < cols;
+        verdict(state, inside, (row, col), NOT_FINITE)?;
     }
     Ok(())
 }

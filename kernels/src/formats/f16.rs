@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::{BadPanel, check_value, f32::matmul_by, u16_at};
+use super::{BadPanel, NOT_FINITE, f32::matmul_by, u16_at, verdict};
 use crate::PANEL_ROWS;
 use crate::matmul::FloatJob;
 
@@ -35,12 +35,9 @@ pub(super) fn check(panel: &[u8], n_rows: usize, cols: usize) -> Result<(), BadP
     for (i, bytes) in panel.chunks_exact(2).enumerate() {
         let (col, row) = (i / PANEL_ROWS, i % PANEL_ROWS);
         let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
-        check_value(
-            f16::from_bits(bits).to_f32().to_bits(),
-            row,
-            col,
-            row < n_rows && col < cols,
-        )?;
+        let state = (bits == 0, bits & 0x7c00 != 0x7c00);
+        let inside = row < n_rows && col < cols;
+        verdict(state, inside, (row, col), NOT_FINITE)?;
     }
     Ok(())
 }

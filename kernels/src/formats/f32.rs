@@ -4,7 +4,7 @@
 //! line k:  [ r0 | r1 | r2 | ... | r15 ]      16 x 4 bytes, little-endian
 //! ```
 
-use super::{BadPanel, check_value};
+use super::{BadPanel, NOT_FINITE, verdict};
 use crate::PANEL_ROWS;
 use crate::matmul::FloatJob;
 
@@ -33,7 +33,9 @@ pub(super) fn check(panel: &[u8], n_rows: usize, cols: usize) -> Result<(), BadP
     for (i, bytes) in panel.chunks_exact(4).enumerate() {
         let (col, row) = (i / PANEL_ROWS, i % PANEL_ROWS);
         let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        check_value(bits, row, col, row < n_rows && col < cols)?;
+        let state = (bits == 0, bits & 0x7f80_0000 != 0x7f80_0000);
+        let inside = row < n_rows && col < cols;
+        verdict(state, inside, (row, col), NOT_FINITE)?;
     }
     Ok(())
 }

@@ -249,42 +249,27 @@ impl Format {
     }
 }
 
-/// The verdict on one stored float: its bits as an f32, and whether it lies in the matrix.
-fn check_value(bits: u32, row: usize, col: usize, inside: bool) -> Result<(), BadPanel> {
-    if !inside && bits != 0 {
-        return Err(BadPanel {
-            row,
-            col,
-            what: PADDING,
-        });
-    }
-    if bits & 0x7f80_0000 == 0x7f80_0000 {
-        return Err(BadPanel {
-            row,
-            col,
-            what: NOT_FINITE,
-        });
-    }
-    Ok(())
+/// The verdict on one stored number: inside the matrix it must be finite, outside all its bits must be zero.
+#[inline(always)]
+fn verdict(
+    (zero, finite): (bool, bool),
+    inside: bool,
+    (row, col): (usize, usize),
+    not_finite: &'static str,
+) -> Result<(), BadPanel> {
+    let what = match inside {
+        true if finite => return Ok(()),
+        true => not_finite,
+        false if zero => return Ok(()),
+        false => PADDING,
+    };
+    Err(BadPanel { row, col, what })
 }
 
 /// The verdict on one f16 scale that covers 32 columns from `col`.
 fn check_scale(bits: u16, row: usize, col: usize, inside: bool) -> Result<(), BadPanel> {
-    if !inside && bits != 0 {
-        return Err(BadPanel {
-            row,
-            col,
-            what: PADDING,
-        });
-    }
-    if bits & 0x7c00 == 0x7c00 {
-        return Err(BadPanel {
-            row,
-            col,
-            what: SCALE_NOT_FINITE,
-        });
-    }
-    Ok(())
+    let state = (bits == 0, bits & 0x7c00 != 0x7c00);
+    verdict(state, inside, (row, col), SCALE_NOT_FINITE)
 }
 
 /// Two little-endian bytes.

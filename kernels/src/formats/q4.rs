@@ -63,37 +63,32 @@ pub(super) fn pack(rows: &[f32], cols: usize, out: &mut [u8]) {
     }
 }
 
-/// The scale and codes of a block: see [`search`]. The largest f16 stands in for scales beyond it.
+/// The scale and codes of a block, by a small search for the scale with the least squared error.
+///
+/// It starts at the plain scale, `extreme / -8`: the value of largest magnitude gets the code 0, which is
+/// the one with the most room. Other starting scales put it elsewhere between 7 and 8.8 steps from zero; each is then
+/// moved once to the least-squares scale of its codes. (On normal deviates 11 starts on both sides take only
+/// 0.3% more off the error than these 5.) The plain scale comes
+/// first and only a smaller error replaces it, so the result is never worse than plain rounding.
 fn quantize(x: &[f32; BLOCK]) -> (f16, [u8; BLOCK]) {
-    let (mut extreme, mut amax) = (0.0f32, 0.0f32);
-    for v in x {
-        if v.abs() > amax {
-            (extreme, amax) = (*v, v.abs());
-        }
-    }
+    const STEPS: [f32; 5] = [-8.0, -7.5, -7.0, -8.4, -8.8];
+    // Magnitudes order like their bits.
+    let amax = x
+        .iter()
+        .fold(0, |m, v| m.max(v.to_bits() as i32 & i32::MAX));
+    let amax = f32::from_bits(amax as u32);
     if amax == 0.0 {
         return (f16::ZERO, [ZERO; BLOCK]);
     }
-    search(x, extreme)
-}
-
-/// A small search for the scale with the least squared error.
-///
-/// It starts at the plain scale, `extreme / -8`: the value of largest magnitude gets the code 0, which is
-/// the one with the most room. Other starting scales put it elsewhere between 6.5 and 9 steps from zero, on
-/// either side; each is then moved once to the least-squares scale of its codes. The plain scale comes
-/// first and only a smaller error replaces it, so the result is never worse than plain rounding.
-fn search(x: &[f32; BLOCK], extreme: f32) -> (f16, [u8; BLOCK]) {
-    const STEPS: [f32; 11] = [
-        -8.0, -7.75, -7.5, -7.25, -7.0, -6.75, -8.25, -8.5, -8.75, 7.0, 7.25,
-    ];
-    let mut best = round_to(x, scale_from(extreme / STEPS[0]));
+    // Of two values of that magnitude the first decides the sign.
+    let extreme = x.iter().copied().find(|v| v.abs() == amax).unwrap_or(amax);
+    let mut best = (f32::INFINITY, scale_from(extreme / STEPS[0]));
     for steps in STEPS {
         let mut scale = scale_from(extreme / steps);
         for _ in 0..2 {
             let tried = round_to(x, scale);
-            if tried.error < best.error {
-                best = tried;
+            if tried.error < best.0 {
+                best = (tried.error, scale);
             }
             if tried.code_squares == 0.0 {
                 break;
@@ -101,9 +96,10 @@ fn search(x: &[f32; BLOCK], extreme: f32) -> (f16, [u8; BLOCK]) {
             scale = scale_from(tried.code_values / tried.code_squares);
         }
     }
+    let inverse = 1.0 / best.1.to_f32();
     (
-        best.scale,
-        best.codes.map(|code| (code + f32::from(ZERO)) as u8),
+        best.1,
+        x.map(|v| (code_of(v * inverse) + f32::from(ZERO)) as u8),
     )
 }
 
@@ -113,12 +109,16 @@ fn scale_from(scale: f32) -> f16 {
     f16::from_bits((bits & 0x7fff).clamp(1, f16::MAX.to_bits()) | bits & 0x8000)
 }
 
+/// The nearest code, without the zero point: -8..=7.
+#[inline(always)]
+fn code_of(v: f32) -> f32 {
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, below 2^22.
+    const ROUND: f32 = 12_582_912.0;
+    v.clamp(-8.0, 7.0) + ROUND - ROUND
+}
+
 /// A block rounded to one scale.
-#[derive(Clone, Copy)]
 struct Rounded {
-    scale: f16,
-    /// Codes without the zero point, -8..=7.
-    codes: [f32; BLOCK],
     /// Sum of squared differences.
     error: f32,
     /// Sum of code times value, and of code squared: their quotient is the best scale for these codes.
@@ -126,34 +126,28 @@ struct Rounded {
     code_squares: f32,
 }
 
-/// Rounds to the nearest codes. The sums run over 8 strided lanes, so that a compiler may use vectors and
+/// Rounds to the nearest codes. The sums run over strided lanes, so that a compiler may use vectors and
 /// yet every machine writes the same file.
 fn round_to(x: &[f32; BLOCK], scale: f16) -> Rounded {
     const LANES: usize = 8;
-    // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, below 2^22.
-    const ROUND: f32 = 12_582_912.0;
     let step = scale.to_f32();
     let inverse = 1.0 / step;
-    let mut codes = [0.0; BLOCK];
-    let (mut error, mut values, mut squares) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
-    for start in (0..BLOCK).step_by(LANES) {
+    let mut error = [0.0f32; LANES];
+    let mut values = [0.0f32; LANES];
+    let mut squares = [0.0f32; LANES];
+    for x in x.as_chunks::<LANES>().0 {
         for lane in 0..LANES {
-            let v = x[start + lane];
-            let code = (v * inverse).clamp(-8.0, 7.0) + ROUND - ROUND;
-            let off = v - step * code;
-            codes[start + lane] = code;
+            let code = code_of(x[lane] * inverse);
+            let off = x[lane] - step * code;
             error[lane] += off * off;
-            values[lane] += code * v;
+            values[lane] += code * x[lane];
             squares[lane] += code * code;
         }
     }
-    let total = |lanes: [f32; LANES]| lanes.iter().sum::<f32>();
     Rounded {
-        scale,
-        codes,
-        error: total(error),
-        code_values: total(values),
-        code_squares: total(squares),
+        error: error.iter().sum(),
+        code_values: values.iter().sum(),
+        code_squares: squares.iter().sum(),
     }
 }
 

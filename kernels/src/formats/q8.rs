@@ -43,7 +43,9 @@ pub(super) fn pack(rows: &[f32], cols: usize, out: &mut [u8]) {
     clear(out);
     for (row, values) in rows.chunks_exact(cols.max(1)).enumerate() {
         for (block, values) in values.chunks(BLOCK).enumerate() {
-            let (scale, codes) = quantize(values);
+            let mut padded = [0.0; BLOCK];
+            padded[..values.len()].copy_from_slice(values);
+            let (scale, codes) = quantize(&padded);
             out[scale_at(row, block)..][..2].copy_from_slice(&scale.to_le_bytes());
             for (i, code) in codes[..values.len()].iter().enumerate() {
                 out[code_at(row, block * BLOCK + i)] = *code as u8 ^ ZERO;
@@ -52,29 +54,52 @@ pub(super) fn pack(rows: &[f32], cols: usize, out: &mut [u8]) {
     }
 }
 
-/// The scale and the signed codes of up to 32 values.
+/// The scale and the signed codes of 32 values.
 ///
-/// The scale is `amax / 127` as an f16, or the f16 above it if that leaves a smaller squared
-/// error: where the scale is subnormal, rounding it down would cut off the largest values.
-fn quantize(values: &[f32]) -> (f16, [i8; BLOCK]) {
-    let amax = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let nearest = f16::from_f32(amax / 127.0);
-    let mut best = (f16::ZERO, [0i8; BLOCK]);
-    let mut least = f64::INFINITY;
-    for bits in [nearest.to_bits(), nearest.to_bits() + 1] {
-        let scale = f16::from_bits(bits.clamp(1, f16::MAX.to_bits()));
-        let (step, mut error) = (scale.to_f32(), 0.0f64);
-        let mut codes = [0i8; BLOCK];
-        for (code, v) in codes.iter_mut().zip(values) {
-            *code = (v / step).round_ties_even().clamp(-127.0, 127.0) as i8;
-            let off = f64::from(*v) - f64::from(step) * f64::from(*code);
-            error += off * off;
-        }
-        if amax > 0.0 && error < least {
-            (best, least) = ((scale, codes), error);
+/// The scale is `amax / 127` as an f16. Where that is subnormal, rounding it down may cut off the largest values by
+/// many steps: there the f16 above is tried, too, and the smaller squared error wins.
+fn quantize(values: &[f32; BLOCK]) -> (f16, [i8; BLOCK]) {
+    // Magnitudes order like their bits.
+    let amax = values
+        .iter()
+        .fold(0, |m, v| m.max(v.to_bits() as i32 & i32::MAX));
+    let amax = f32::from_bits(amax as u32);
+    if amax == 0.0 {
+        return (f16::ZERO, [0; BLOCK]);
+    }
+    let nearest = f16::from_f32(amax / 127.0)
+        .to_bits()
+        .clamp(1, f16::MAX.to_bits());
+    let scale = f16::from_bits(nearest);
+    let codes = round_to(values, scale);
+    if nearest < f16::MIN_POSITIVE.to_bits() {
+        let above = f16::from_bits(nearest + 1);
+        let others = round_to(values, above);
+        if squared_error(values, above, &others) < squared_error(values, scale, &codes) {
+            return (above, others);
         }
     }
-    best
+    (scale, codes)
+}
+
+fn round_to(values: &[f32; BLOCK], scale: f16) -> [i8; BLOCK] {
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, below 2^22.
+    const ROUND: f32 = 12_582_912.0;
+    let step = scale.to_f32();
+    let mut codes = [0; BLOCK];
+    for (code, v) in codes.iter_mut().zip(values) {
+        *code = ((v / step).clamp(-127.0, 127.0) + ROUND - ROUND) as i32 as i8;
+    }
+    codes
+}
+
+fn squared_error(values: &[f32; BLOCK], scale: f16, codes: &[i8; BLOCK]) -> f64 {
+    let step = f64::from(scale.to_f32());
+    let off = values
+        .iter()
+        .zip(codes)
+        .map(|(v, code)| f64::from(*v) - step * f64::from(*code));
+    off.map(|off| off * off).sum()
 }
 
 pub(super) fn pack_gguf(rows: &[&[u8]], cols: usize, out: &mut [u8]) {
