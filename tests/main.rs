@@ -11,6 +11,7 @@ mod import;
 mod import_cache;
 mod import_faults;
 mod import_hazards;
+mod import_hazards_gguf;
 mod import_mutation;
 mod isas;
 mod layering;
