@@ -17,7 +17,8 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-fn goldens() -> PathBuf {
+/// Where the goldens are.
+pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
@@ -33,6 +34,13 @@ pub fn import_folder(folder: &Path, quant: Quant) -> quern::error::Result<Arc<Mo
     Ok(Arc::new(ModelFile::from_bytes(Arc::new(
         AlignedBytes::copy_of(&bytes)?,
     ))?))
+}
+
+/// The imported model of a compact golden.
+pub fn golden_file(name: &str) -> Arc<ModelFile> {
+    let scratch = tempfile::tempdir().unwrap();
+    assert!(materialise(&goldens().join(name), scratch.path(), false));
+    import_folder(scratch.path(), Quant::Keep).unwrap()
 }
 
 /// An engine on the best kernels.
@@ -162,7 +170,8 @@ fn check_folder(folder: &Path, golden: &Value) -> Result<(), String> {
     }
 }
 
-fn read_golden(folder: &Path) -> Value {
+/// The values of a golden.
+pub fn read_golden(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 mod cli;
 mod common;
+mod features;
 mod foreign_files;
 mod format;
 mod forward;
