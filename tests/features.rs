@@ -4,14 +4,18 @@
 
 use crate::golden::{check_causal, engine, golden_file, goldens, read_golden};
 use quern::bytes::AlignedBytes;
-use quern::file::{ModelFile, Writer, WriterPlan};
+use quern::file::{Entry, ModelFile, Writer, WriterPlan};
 use quern_models::Spec;
 use quern_models::rope::{Rope, default_inv_freq};
 use quern_models::spec::*;
 use std::sync::Arc;
 
-/// The file again with another Spec; tensors that the new one has no use for are left out.
-fn with_spec(file: &ModelFile, spec: Spec) -> Arc<ModelFile> {
+/// The file again with another Spec, and with tensors changed by `change`; those that the new Spec has no use for are left out.
+pub fn edited(
+    file: &ModelFile,
+    spec: Spec,
+    mut change: impl FnMut(&Entry, &mut Vec<u8>),
+) -> Arc<ModelFile> {
     spec.validate().unwrap();
     let place = |key: TensorKey| {
         let mut entries = file.entries().iter();
@@ -29,13 +33,19 @@ fn with_spec(file: &ModelFile, spec: Spec) -> Arc<ModelFile> {
     };
     let mut writer = Writer::in_memory(plan).unwrap();
     for tensor in tensors {
-        let (data, _) = file.data(place(tensor.key));
+        let at = place(tensor.key);
+        let mut data = file.data(at).0.to_vec();
+        change(&file.entries()[at], &mut data);
         writer.write_tensor_chunk(&data).unwrap();
         writer.finish_tensor().unwrap();
     }
     let bytes = writer.finish().unwrap();
     let bytes = Arc::new(AlignedBytes::copy_of(&bytes).unwrap());
     Arc::new(ModelFile::from_bytes(bytes).unwrap())
+}
+
+fn with_spec(file: &ModelFile, spec: Spec) -> Arc<ModelFile> {
+    edited(file, spec, |_, _| {})
 }
 
 /// The golden holds for the imported model, and for none of its edited versions.
@@ -217,7 +227,12 @@ fn a_rotation_for_each_kind_of_layer() {
 
 #[test]
 fn norms_of_q_and_k() {
-    for name in ["qwen3", "stablelm_parallel_qknorm", "olmo2", "hunyuan_dense"] {
+    for name in [
+        "qwen3",
+        "stablelm_parallel_qknorm",
+        "olmo2",
+        "hunyuan_dense",
+    ] {
         sees(
             name,
             &[("the norm of q and k", &|s| {
@@ -236,17 +251,13 @@ fn norms_of_q_and_k() {
     sees(
         "olmo2",
         &[("that all heads are normed together", &|s| {
-            each_attention(s, |a| {
-                a.qk_norm.as_mut().unwrap().span = NormSpan::EachHead
-            })
+            each_attention(s, |a| a.qk_norm.as_mut().unwrap().span = NormSpan::EachHead)
         })],
     );
     sees(
         "stablelm_parallel_qknorm",
         &[("that each head is normed alone", &|s| {
-            each_attention(s, |a| {
-                a.qk_norm.as_mut().unwrap().span = NormSpan::Whole
-            })
+            each_attention(s, |a| a.qk_norm.as_mut().unwrap().span = NormSpan::Whole)
         })],
     );
 }
@@ -403,10 +414,7 @@ fn parallel_branches() {
             block.branches.iter_mut().for_each(|b| b.pre = None)
         })
     };
-    sees(
-        "falcon_40b_style",
-        &[("norms of single branches", shared)],
-    );
+    sees("falcon_40b_style", &[("norms of single branches", shared)]);
 }
 
 #[test]
@@ -427,7 +435,9 @@ fn biases() {
     sees(
         "qwen2",
         &[
-            ("the bias of q", &|s| each_attention(s, |a| a.q_bias = false)),
+            ("the bias of q", &|s| {
+                each_attention(s, |a| a.q_bias = false)
+            }),
             ("the biases of k and v", &|s| {
                 each_attention(s, |a| a.kv_bias = false)
             }),

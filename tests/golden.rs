@@ -38,9 +38,14 @@ pub fn import_folder(folder: &Path, quant: Quant) -> quern::error::Result<Arc<Mo
 
 /// The imported model of a compact golden.
 pub fn golden_file(name: &str) -> Arc<ModelFile> {
+    golden_file_as(&goldens().join(name), Quant::Keep)
+}
+
+/// The imported model of a compact golden's folder, its matrices in some format.
+pub fn golden_file_as(folder: &Path, quant: Quant) -> Arc<ModelFile> {
     let scratch = tempfile::tempdir().unwrap();
-    assert!(materialise(&goldens().join(name), scratch.path(), false));
-    import_folder(scratch.path(), Quant::Keep).unwrap()
+    assert!(materialise(folder, scratch.path(), false));
+    import_folder(scratch.path(), quant).unwrap()
 }
 
 /// An engine on the best kernels.
@@ -151,8 +156,8 @@ pub fn check_causal(engine: &mut Engine, golden: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The model types that the importer knows.
-fn known(config: &Path) -> Option<String> {
+/// The model type of a configuration, if the importer knows it.
+pub fn known(config: &Path) -> Option<String> {
     let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
     let model_type = config["model_type"].as_str().unwrap().to_owned();
     let families = quern_models::FAMILIES.iter().flat_map(|f| f.model_types);
@@ -175,7 +180,8 @@ pub fn read_golden(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap()
 }
 
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
+/// The folders of goldens in a folder, by name.
+pub fn subfolders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().path());

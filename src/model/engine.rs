@@ -241,11 +241,11 @@ impl Engine {
                     },
                 });
             }
-            if whole {
-                return self.run(&mut pieces);
-            }
             if pieces.is_empty() {
                 break;
+            }
+            if whole {
+                return self.run(&mut pieces);
             }
             self.run(&mut pieces)?;
             let mut at = 0;

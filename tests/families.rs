@@ -1,0 +1,260 @@
+//! Every golden family keeps the program's promises: the same bits however a sequence is cut into passes, whoever computes it, beside
+//! whatever neighbours, in every weight format; and int8 weights change little.
+
+use crate::features::edited;
+use crate::golden::{engine, golden_file_as, goldens, known, read_golden, subfolders};
+use quern::convert::quantize::Quant;
+use quern::file::ModelFile;
+use quern::model::{Engine, Model, Step, Wanted};
+use quern::par::Team;
+use quern_kernels::{Format, Kernels, KvType, PANEL_ROWS};
+use quern_models::spec::Shape;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The causal goldens of known families: name and folder.
+fn causal() -> Vec<(String, PathBuf, Value)> {
+    let mut found = Vec::new();
+    for folder in subfolders(&goldens()) {
+        let golden = read_golden(&folder);
+        if golden["kind"] == "causal" && known(&folder.join("config.json")).is_some() {
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            found.push((name, folder, golden));
+        }
+    }
+    found
+}
+
+/// The ids of a golden's sequence.
+fn sequence(golden: &Value, name: &str) -> Vec<u32> {
+    let mut all = golden["sequences"].as_array().unwrap().iter();
+    let found = all.find(|s| s["name"] == name).unwrap();
+    let ids = found["input_ids"].as_array().unwrap().iter();
+    ids.map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Logits of every position, run in chunks of one declared prompt.
+fn run(engine: &mut Engine, ids: &[u32], chunk: usize) -> Vec<Vec<u32>> {
+    let mut seq = engine.model().new_sequence(KvType::F16);
+    seq.set_prompt_len(ids.len());
+    let mut rows = Vec::new();
+    for tokens in ids.chunks(chunk) {
+        let step = Step {
+            seq: &mut seq,
+            tokens,
+            wanted: Wanted::All,
+        };
+        let logits = engine.forward(&mut [step]).unwrap();
+        rows.extend((0..logits.rows()).map(|i| bits(logits.row(i))));
+    }
+    rows
+}
+
+fn with(model: &Arc<Model>, kernels: &'static Kernels, threads: usize) -> Engine {
+    Engine::new(model.clone(), kernels, Team::new(threads).unwrap())
+}
+
+#[test]
+fn bits_do_not_depend_on_chunks_threads_instructions_or_neighbours() {
+    for (name, folder, golden) in causal() {
+        let ids = sequence(&golden, "mid");
+        let other = sequence(&golden, "short");
+        for format in [Format::F32, Format::Q8, Format::Q4] {
+            let file = golden_file_as(&folder, Quant::To(format));
+            let model = Arc::new(Model::bind(file).unwrap());
+            let best = quern_kernels::best();
+            let expected = run(&mut with(&model, best, 1), &ids, ids.len());
+            for (threads, chunk) in [(2, 1), (3, 7)] {
+                let got = run(&mut with(&model, best, threads), &ids, chunk);
+                assert!(got == expected, "{name} {format:?}: chunks of {chunk}");
+            }
+            let scalar = quern_kernels::by_name("scalar").unwrap();
+            let got = run(&mut with(&model, scalar, 2), &ids[..9], 9);
+            let expected_short = run(&mut with(&model, best, 2), &ids[..9], 9);
+            assert!(got == expected_short, "{name} {format:?}: scalar kernels");
+
+            // Beside a shorter sequence that is a few tokens ahead.
+            let mut engine = with(&model, best, 2);
+            let (mut a, mut b) = (
+                engine.model().new_sequence(KvType::F16),
+                engine.model().new_sequence(KvType::F16),
+            );
+            a.set_prompt_len(ids.len());
+            b.set_prompt_len(other.len());
+            let mut at = 0;
+            for (i, tokens) in ids.chunks(10).enumerate() {
+                let mut steps = vec![Step {
+                    seq: &mut a,
+                    tokens,
+                    wanted: Wanted::All,
+                }];
+                if let Some(tokens) = other.chunks(2).nth(i) {
+                    steps.push(Step {
+                        seq: &mut b,
+                        tokens,
+                        wanted: Wanted::Last,
+                    });
+                }
+                let logits = engine.forward(&mut steps).unwrap();
+                for row in 0..tokens.len() {
+                    let same = bits(logits.row(row)) == expected[at + row];
+                    assert!(same, "{name} {format:?}: position {} in a batch", at + row);
+                }
+                at += tokens.len();
+            }
+        }
+    }
+}
+
+/// Mean over positions of the divergence of the second model's next-token distribution from the first one's, and the mean variance of
+/// the first one's logits.
+fn divergence(p: &[Vec<f32>], q: &[Vec<f32>]) -> (f64, f64) {
+    let log_softmax = |row: &[f32]| -> Vec<f64> {
+        let max = row.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        let exp = |x: &f32| f64::from(x - max).exp();
+        let sum: f64 = row.iter().map(exp).sum();
+        row.iter().map(|x| f64::from(x - max) - sum.ln()).collect()
+    };
+    let (mut kl, mut variance) = (0.0, 0.0);
+    for (p, q) in p.iter().zip(q) {
+        let n = p.len() as f64;
+        let mean = p.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+        variance += p
+            .iter()
+            .map(|x| (f64::from(*x) - mean).powi(2))
+            .sum::<f64>()
+            / n;
+        let (lp, lq) = (log_softmax(p), log_softmax(q));
+        kl += lp
+            .iter()
+            .zip(&lq)
+            .map(|(p, q)| p.exp() * (p - q))
+            .sum::<f64>();
+    }
+    (kl / p.len() as f64, variance / p.len() as f64)
+}
+
+fn floats(engine: &mut Engine, ids: &[u32]) -> Vec<Vec<f32>> {
+    let mut seq = engine.model().new_sequence(KvType::F32);
+    seq.set_prompt_len(ids.len());
+    let step = Step {
+        seq: &mut seq,
+        tokens: ids,
+        wanted: Wanted::All,
+    };
+    let logits = engine.forward(&mut [step]).unwrap();
+    (0..logits.rows()).map(|i| logits.row(i).to_vec()).collect()
+}
+
+/// The file with noise on every matrix: as large as the rounding of q8, but not its rounding. A q8 value is at most half a step from the exact
+/// one, and a step is the largest magnitude of its 32 columns / 127.
+fn with_rounding_noise(file: &ModelFile) -> Arc<ModelFile> {
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    edited(file, file.spec().clone(), |entry, data| {
+        let Shape::Matrix { rows, cols, .. } = entry.shape else {
+            return;
+        };
+        let (cols, rows) = (cols as usize, rows as usize);
+        let size = entry.format.panel_bytes(cols).unwrap();
+        let panels = rows.div_ceil(PANEL_ROWS);
+        for (p, panel) in data.chunks_exact_mut(size).enumerate() {
+            let n = PANEL_ROWS.min(rows - p % panels * PANEL_ROWS);
+            let mut values = vec![0.0; n * cols];
+            for (r, row) in values.chunks_exact_mut(cols).enumerate() {
+                entry.format.unpack_row(panel, r, cols, row);
+                for block in row.chunks_mut(32) {
+                    let largest = block.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                    block
+                        .iter_mut()
+                        .for_each(|x| *x += noise() * largest / 127.0);
+                }
+            }
+            entry.format.pack_panel(&values, n, cols, panel);
+        }
+    })
+}
+
+/// The divergence of q8 from f32 stays below a thousandth of the variance of the logits. Where a golden is so narrow or so sharp that it does not,
+/// the golden itself says what to expect: noise on the weights of the size of their rounding. q8 rounds activations as well, which doubles the
+/// variance of the noise and so the divergence; another factor of two is for the luck of one draw over 41 positions.
+#[test]
+fn int8_weights_change_little() {
+    let mut wrong = Vec::new();
+    for (name, folder, golden) in causal() {
+        let ids = sequence(&golden, "mid");
+        let file = golden_file_as(&folder, Quant::To(Format::F32));
+        let exact = floats(&mut engine(file.clone(), 2), &ids);
+        let q8 = golden_file_as(&folder, Quant::To(Format::Q8));
+        let (kl, variance) = divergence(&exact, &floats(&mut engine(q8, 2), &ids));
+        let mut bound = 1e-3 * variance;
+        if kl.is_nan() || kl > bound {
+            let noisy = floats(&mut engine(with_rounding_noise(&file), 2), &ids);
+            bound = 4.0 * divergence(&exact, &noisy).0;
+            println!("{name}: {kl:.2e}; noise of that size allows {bound:.2e}");
+        }
+        if kl.is_nan() || kl > bound {
+            wrong.push(format!("{name}: {kl:.2e}, expected at most {bound:.2e}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A model with LongRoPE whose first length the sequence outgrows: at every step the logits are those of a fresh computation of the
+/// whole sequence, also where a step crosses that length without saying so, and after going back.
+#[test]
+fn a_sequence_that_outgrows_its_first_length_is_computed_anew() {
+    let folder = goldens().join("phi3_longrope");
+    let golden = read_golden(&folder);
+    let ids = sequence(&golden, "long");
+    let mut engine = engine(golden_file_as(&folder, Quant::Keep), 2);
+    let mut step = |seq: &mut _, tokens: &[u32], wanted| -> Vec<Vec<u32>> {
+        let step = Step {
+            seq,
+            tokens,
+            wanted,
+        };
+        let logits = engine.forward(&mut [step]).unwrap();
+        (0..logits.rows()).map(|i| bits(logits.row(i))).collect()
+    };
+    let model = Arc::new(Model::bind(golden_file_as(&folder, Quant::Keep)).unwrap());
+    let new = || model.new_sequence(KvType::F32);
+    // Last logits of the first n tokens as one pass.
+    let expected: Vec<Vec<u32>> = (1..=60)
+        .map(|n| {
+            let mut seq = new();
+            seq.set_prompt_len(n);
+            step(&mut seq, &ids[..n], Wanted::Last).remove(0)
+        })
+        .collect();
+    let mut seq = new();
+    for (i, expected) in expected.iter().enumerate() {
+        let got = step(&mut seq, &ids[i..=i], Wanted::Last).remove(0);
+        assert!(got == *expected, "token {i} alone");
+    }
+    let mut seq = new();
+    let got = step(&mut seq, &ids[..60], Wanted::All);
+    assert_eq!(got.len(), 60);
+    for (i, expected) in expected.iter().enumerate() {
+        assert!(got[i] == *expected, "position {i} of one undeclared step");
+    }
+    seq.truncate(40).unwrap();
+    let got = step(&mut seq, &ids[40..55], Wanted::All);
+    for (i, got) in got.iter().enumerate() {
+        assert!(
+            *got == expected[40 + i],
+            "position {} after going back",
+            40 + i
+        );
+    }
+}
