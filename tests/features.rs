@@ -281,7 +281,9 @@ fn soft_caps() {
             ("the soft cap of scores", &|s| {
                 each_attention(s, |a| a.softcap = None)
             }),
-            ("the soft cap of logits", &|s| s.head.softcap = None),
+            ("the soft cap of logits", &|s| {
+                s.head.as_mut().unwrap().softcap = None
+            }),
         ],
     );
 }
@@ -354,9 +356,16 @@ fn what_surrounds_the_embedding_and_the_head() {
     );
     sees(
         "cohere",
-        &[("the scale of the logits", &|s| s.head.scale = 1.0)],
+        &[("the scale of the logits", &|s| {
+            s.head.as_mut().unwrap().scale = 1.0
+        })],
     );
-    sees("phi", &[("the bias of the head", &|s| s.head.bias = false)]);
+    sees(
+        "phi",
+        &[("the bias of the head", &|s| {
+            s.head.as_mut().unwrap().bias = false
+        })],
+    );
     sees(
         "llama_mha",
         &[("the final norm", &|s| s.decoder.final_norm = None)],

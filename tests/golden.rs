@@ -4,14 +4,16 @@
 //! values: every recorded logit within the golden's tolerance (20 x the measured difference of f32 and f64), the five best ids at every recorded
 //! position, all greedy ids; from the configuration in both styles.
 
-use crate::materialise::materialise;
+use crate::materialise::{copy_beside, materialise};
 use quern::bytes::AlignedBytes;
-use quern::convert::import::{Options, import_to};
+use quern::convert::import::{self, import_to};
 use quern::convert::quantize::Quant;
 use quern::file::ModelFile;
+use quern::generate::embed::{Options, embed};
 use quern::model::{Engine, Model, Step, Wanted};
 use quern::par::Team;
 use quern_kernels::KvType;
+use quern_models::spec::Pooling;
 use serde_json::Value;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ pub fn goldens() -> PathBuf {
 
 /// Imports a folder into memory and opens the result.
 pub fn import_folder(folder: &Path, quant: Quant) -> quern::error::Result<Arc<ModelFile>> {
-    let options = Options {
+    let options = import::Options {
         tokenizer: None,
         quant,
         threads: 2,
@@ -156,6 +158,104 @@ pub fn check_causal(engine: &mut Engine, golden: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether `found` is what the golden says.
+fn close(what: &str, found: &[f32], expected: &Value, atol: f64) -> Result<(), String> {
+    let expected = numbers(expected);
+    if found.len() != expected.len() {
+        return Err(format!(
+            "{what}: {} values, expected {}",
+            found.len(),
+            expected.len()
+        ));
+    }
+    let far = |(f, e): (&f32, &f64)| (f64::from(*f) - e).abs();
+    let worst = found.iter().zip(&expected).map(far).fold(0.0, f64::max);
+    if worst.is_nan() || worst > atol {
+        return Err(format!(
+            "{what} differs by {worst:.2e}, tolerance {atol:.2e}"
+        ));
+    }
+    Ok(())
+}
+
+/// Compares a golden of hidden vectors; returns what differs.
+pub fn check_encoder(engine: &mut Engine, golden: &Value) -> Result<(), String> {
+    let atol = golden["suggested_atol"].as_f64().unwrap();
+    let pooling = match golden["pooling"].as_str().unwrap() {
+        "cls" => Pooling::Cls,
+        "mean" => Pooling::Mean,
+        "last" => Pooling::Last,
+        other => panic!("pooling {other}"),
+    };
+    let known = engine.model().spec().embedding.as_ref();
+    if known.and_then(|e| e.pooling) != Some(pooling) {
+        return Err(format!("pooling is {known:?}, expected {pooling:?}"));
+    }
+    for sequence in golden["sequences"].as_array().unwrap() {
+        let name = sequence["name"].as_str().unwrap();
+        let options = Options {
+            pooling: None,
+            normalize: false,
+            context: 4096,
+            chunk: 16,
+        };
+        let input = ids(&sequence["input_ids"]);
+        let text = embed(engine, &input, &options).unwrap();
+        let rows: Vec<&[f32]> = text.hidden.chunks(text.width).collect();
+        let mean: Vec<f32> = (0..text.width)
+            .map(|d| {
+                let sum: f64 = rows.iter().map(|r| f64::from(r[d])).sum();
+                (sum / rows.len() as f64) as f32
+            })
+            .collect();
+        let at = |what: &str| format!("{name}: {what}");
+        close(
+            &at("hidden_first"),
+            rows[0],
+            &sequence["hidden_first"],
+            atol,
+        )?;
+        let last = rows[rows.len() - 1];
+        close(&at("hidden_last"), last, &sequence["hidden_last"], atol)?;
+        close(&at("hidden_mean"), &mean, &sequence["hidden_mean"], atol)?;
+        for head in sequence["head4"].as_array().into_iter().flatten() {
+            let pos = head["pos"].as_u64().unwrap() as usize;
+            let values = head.get("values").or(head.get("vals")).unwrap();
+            close(
+                &at(&format!("position {pos}")),
+                &rows[pos][..4],
+                values,
+                atol,
+            )?;
+        }
+        for (key, n) in [("hidden_all", text.width), ("hidden_all_head4", 4)] {
+            let all = sequence[key].as_array().into_iter().flatten();
+            for (pos, expected) in all.enumerate() {
+                let what = at(&format!("{key} at position {pos}"));
+                close(&what, &rows[pos][..n], expected, atol)?;
+            }
+        }
+        let raw = &sequence["embedding_raw"];
+        close(&at("embedding_raw"), &text.embedding, raw, atol)?;
+        let options = Options {
+            normalize: true,
+            chunk: 4096,
+            ..options
+        };
+        let again = embed(engine, &input, &options).unwrap();
+        let unit = &sequence["embedding_normalized"];
+        close(&at("embedding_normalized"), &again.embedding, unit, atol)?;
+        if again.hidden != text.hidden {
+            return Err(at("the bits depend on the chunks"));
+        }
+        if let Some(expected) = sequence.get("pooler_output") {
+            let found = text.pooler.unwrap_or_default();
+            close(&at("pooler_output"), &found, expected, atol)?;
+        }
+    }
+    Ok(())
+}
+
 /// The model type of a configuration, if the importer knows it.
 pub fn known(config: &Path) -> Option<String> {
     let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
@@ -171,6 +271,7 @@ fn check_folder(folder: &Path, golden: &Value) -> Result<(), String> {
     let file = import_folder(folder, Quant::Keep).map_err(|e| format!("import: {e}"))?;
     match golden["kind"].as_str().unwrap() {
         "causal" => check_causal(&mut engine(file, 2), golden),
+        "encoder" => check_encoder(&mut engine(file, 2), golden),
         kind => Err(format!("no comparison for {kind} goldens")),
     }
 }
@@ -201,7 +302,7 @@ fn every_known_family_gives_the_golden_values_in_both_configuration_styles() {
             continue;
         }
         let golden = read_golden(&folder);
-        if golden["kind"] != "causal" {
+        if golden["kind"] == "seq2seq" {
             unknown.push(name);
             continue;
         }
@@ -264,7 +365,7 @@ fn the_large_goldens_agree_too() {
             continue;
         }
         let golden = read_golden(&from);
-        if golden["kind"] != "causal" {
+        if golden["kind"] == "seq2seq" {
             continue;
         }
         let name = from.file_name().unwrap().to_string_lossy().into_owned();
@@ -274,17 +375,8 @@ fn the_large_goldens_agree_too() {
             }
             let out = scratch.path().join(&name).join(config);
             std::fs::create_dir_all(&out).unwrap();
-            for entry in std::fs::read_dir(&from).unwrap() {
-                let entry = entry.unwrap();
-                let file = entry.file_name().to_string_lossy().into_owned();
-                if entry.path().is_file()
-                    && !["config.json", "config_legacy.json", "golden.json"]
-                        .contains(&file.as_str())
-                {
-                    std::fs::copy(entry.path(), out.join(file)).unwrap();
-                }
-            }
             std::fs::copy(from.join(config), out.join("config.json")).unwrap();
+            copy_beside(&from, &out);
             compared += 1;
             if let Err(e) = check_folder(&out, &golden) {
                 wrong.push(format!("{name} ({config}): {e}"));

@@ -182,7 +182,7 @@ fn golden_llamas_have_the_spec_of_their_configuration() {
     assert_eq!((mha.vocab_size, mha.hidden), (288, 64));
     assert_eq!(mha.decoder.final_norm.as_ref().unwrap().eps, 0.01);
     assert_eq!(mha.decoder.final_norm.as_ref().unwrap().kind, NormKind::Rms);
-    assert!(!mha.head.tied);
+    assert!(!mha.head.as_ref().unwrap().tied);
     assert_eq!(attention(&mha, 0).scale, 0.25);
     assert_eq!(
         mha.ropes,
@@ -191,7 +191,7 @@ fn golden_llamas_have_the_spec_of_their_configuration() {
             factor: 1.0
         }]
     );
-    assert!(spec("llama_gqa_tied").head.tied);
+    assert!(spec("llama_gqa_tied").head.as_ref().unwrap().tied);
 
     let mqa = spec("llama_mqa_bias_hd");
     let a = attention(&mqa, 2);
@@ -429,12 +429,26 @@ fn a_head_that_equals_the_embedding_is_tied() {
         w.tensor(name, dims, 0, &Kind::F32.encode(&values))
     });
     let (_keep, path) = file_of("m.gguf", &tied.build());
-    assert!(imported(&path, Quant::Keep).spec().head.tied);
+    assert!(
+        imported(&path, Quant::Keep)
+            .spec()
+            .head
+            .as_ref()
+            .unwrap()
+            .tied
+    );
     let (_keep, path) = file_of(
         "m.gguf",
         &llama_gguf(llama_metadata(TINY), TINY, Kind::F32).build(),
     );
-    assert!(!imported(&path, Quant::Keep).spec().head.tied);
+    assert!(
+        !imported(&path, Quant::Keep)
+            .spec()
+            .head
+            .as_ref()
+            .unwrap()
+            .tied
+    );
 }
 
 #[test]
@@ -452,7 +466,14 @@ fn llama2c_versions_agree_with_each_other() {
             assert_eq!(file.checksum(i), gguf.checksum(i), "version {version}");
         }
         let (_keep, path) = file_of("m.bin", &llama2c(TINY, version, true, 0, false));
-        assert!(imported(&path, Quant::Keep).spec().head.tied);
+        assert!(
+            imported(&path, Quant::Keep)
+                .spec()
+                .head
+                .as_ref()
+                .unwrap()
+                .tied
+        );
     }
 }
 
@@ -508,7 +529,7 @@ fn the_published_checkpoint_and_its_gguf_give_the_same_weights() {
     let a = imported(&models.join("stories260K.bin"), Quant::Keep);
     let b = imported(&models.join("stories260K-f32.gguf"), Quant::Keep);
     assert_eq!(a.spec(), b.spec());
-    assert!(a.spec().head.tied);
+    assert!(a.spec().head.as_ref().unwrap().tied);
     assert_eq!(a.entries(), b.entries());
     for i in 0..a.entries().len() {
         assert_eq!(a.checksum(i), b.checksum(i), "{}", a.entries()[i].key);

@@ -131,7 +131,7 @@ pub fn materialise(golden: &Path, out: &Path, legacy: bool) -> bool {
 }
 
 /// The files of the sentence-transformers layout.
-fn copy_beside(from: &Path, to: &Path) {
+pub fn copy_beside(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name();

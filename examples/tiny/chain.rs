@@ -160,13 +160,14 @@ impl Chain {
                 }],
                 final_norm: Some(norm()),
             },
-            head: Head {
+            head: Some(Head {
                 tied: false,
                 bias: false,
                 scale: 1.0,
                 softcap: None,
                 width: None,
-            },
+            }),
+            embedding: None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::rope::Rope;
 use crate::rope_config::{self, RopeOptions};
 use crate::source::{Config, Origin, Tensors};
 use crate::spec::{
-    Activation, Attention, Embed, Head, Layer, Norm, Role, Spec, Stack, TensorKey, bound,
+    Activation, Attention, Embed, Embedding, Head, Layer, Norm, Role, Spec, Stack, TensorKey, bound,
 };
 
 /// The sizes that every transformer's configuration has.
@@ -247,6 +247,12 @@ pub struct Frame {
     pub final_norm: Option<Norm>,
     /// The head; whether it is tied is seen from the tensors.
     pub head: Head,
+    /// Whether there is a head at all.
+    pub logits: bool,
+    /// The tensor whose first row is added to every embedding.
+    pub embed_bias: Option<String>,
+    /// The layer of a pooler, if there is one.
+    pub pooler: Option<String>,
 }
 
 impl Frame {
@@ -262,6 +268,9 @@ impl Frame {
                 softcap: None,
                 width: None,
             },
+            logits: true,
+            embed_bias: None,
+            pooler: None,
         }
     }
 }
@@ -423,6 +432,15 @@ impl<'a> Builder<'a> {
         Ok(values)
     }
 
+    /// These names without the root, where the file has none: one that was saved from the model below the head.
+    pub fn base_names<'n>(&self, names: &DecoderNames<'n>) -> DecoderNames<'n> {
+        let root = match self.has(&format!("{}.weight", names.embed)) {
+            true => "",
+            false => names.root,
+        };
+        DecoderNames { root, ..*names }
+    }
+
     /// Whether the rotary rows of a format's llama tensors are interleaved pairs: GGUF converters and llama2.c store them so.
     pub fn interleaved_by_origin(&self) -> bool {
         self.origin != Origin::HuggingFace
@@ -507,6 +525,28 @@ impl<'a> Builder<'a> {
         LayerBuilder::new(self, prefix, hidden, index)
     }
 
+    /// The head of a decoder.
+    fn head(
+        &mut self,
+        s: &Sizes,
+        names: &DecoderNames,
+        embed: &str,
+        mut head: Head,
+    ) -> Result<Head> {
+        let model = TensorKey::model;
+        let name = format!("{}.weight", names.head);
+        let width = head.width.unwrap_or(s.hidden);
+        head.tied = !self.own_head(&name, embed, [s.vocab, width])?;
+        if !head.tied {
+            self.take(model(Role::Head), &name, &[s.vocab, width])?;
+        }
+        if head.bias {
+            let name = format!("{}.bias", names.head);
+            self.take(model(Role::HeadBias), &name, &[s.vocab])?;
+        }
+        Ok(head)
+    }
+
     /// The whole plan of a decoder: what is outside the layers as `frame` says, and every layer by a call of `layer`.
     ///
     /// # Errors
@@ -527,6 +567,21 @@ impl<'a> Builder<'a> {
         if frame.embed.width.is_some() {
             let name = weight(names.projections[0]);
             self.take(model(Role::EmbedProjection), &name, &[s.hidden, width])?;
+        }
+        if let Some(name) = &frame.embed_bias {
+            let rows = match self.foreign.shape(name) {
+                Some([rows, cols]) if *rows > 0 && *cols == u64::from(s.hidden) => *rows,
+                _ => {
+                    self.expect(name, &[1, s.hidden.into()])?;
+                    1
+                }
+            };
+            if rows > 1 {
+                self.skip(name, "its rows for other segments than the first");
+            }
+            let source = Source::rows(name, (0..s.hidden).collect());
+            self.put(model(Role::EmbedBias), vec![source]);
+            frame.embed.bias = true;
         }
         if let Some(p) = frame.embed.positions {
             let name = weight(names.positions);
@@ -552,17 +607,14 @@ impl<'a> Builder<'a> {
             let name = weight(names.projections[1]);
             self.take(model(Role::HeadProjection), &name, &[width, s.hidden])?;
         }
-        let (head, width) = (
-            format!("{}.weight", names.head),
-            frame.head.width.unwrap_or(s.hidden),
-        );
-        frame.head.tied = !self.own_head(&head, &embed, [s.vocab, width])?;
-        if !frame.head.tied {
-            self.take(model(Role::Head), &head, &[s.vocab, width])?;
-        }
-        if frame.head.bias {
-            let name = format!("{}.bias", names.head);
-            self.take(model(Role::HeadBias), &name, &[s.vocab])?;
+        let head = match frame.logits {
+            true => Some(self.head(s, names, &embed, frame.head)?),
+            false => None,
+        };
+        let pooler = frame.pooler.is_some();
+        if let Some(name) = &frame.pooler {
+            let key = (model(Role::Pooler), Some(Role::PoolerBias));
+            self.linear(key, name, [s.hidden, s.hidden], None)?;
         }
         Ok(Plan {
             spec: Spec {
@@ -575,7 +627,11 @@ impl<'a> Builder<'a> {
                     layers,
                     final_norm: frame.final_norm,
                 },
-                head: frame.head,
+                head,
+                embedding: pooler.then(|| Embedding {
+                    pooler,
+                    ..Embedding::default()
+                }),
             },
             tensors: self.tensors,
             skipped: self.skipped,

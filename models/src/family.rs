@@ -19,6 +19,7 @@ pub struct Family {
 pub const FAMILIES: &[Family] = &[
     crate::apertus::FAMILY,
     crate::arcee::FAMILY,
+    crate::bert::FAMILY,
     crate::bloom::FAMILY,
     crate::cohere::FAMILY,
     crate::ernie::FAMILY,
@@ -34,7 +35,9 @@ pub const FAMILIES: &[Family] = &[
     crate::hunyuan::FAMILY,
     crate::llama::FAMILY,
     crate::mistral::FAMILY,
+    crate::modernbert::FAMILY,
     crate::nemotron::FAMILY,
+    crate::nomic_bert::FAMILY,
     crate::olmo::FAMILY,
     crate::opt::FAMILY,
     crate::phi::FAMILY,

@@ -59,7 +59,10 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
     };
     let dense = Dense::gated(config.u32("intermediate_size")?, act);
     let bias = config.bool_or("attention_bias", false)?;
-    only(config, "use_bidirectional_attention", false)?;
+    let both_ways = generation == 3 && config.bool_or("use_bidirectional_attention", false)?;
+    if !both_ways {
+        only(config, "use_bidirectional_attention", false)?;
+    }
     config.ignore(&["cache_implementation"]);
 
     let mut frame = Frame::new(norm.clone());
@@ -126,13 +129,17 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
     if config.origin() == Origin::HuggingFace {
         b.norm_offset = 1.0;
     }
-    b.decoder(&s, names, frame, |layer, l| {
+    frame.logits = !both_ways;
+    let names = b.base_names(names);
+    b.decoder(&s, &names, frame, |layer, l| {
         let slides = types[l] == SLIDING;
         let attention = Attention {
             rope: Some(if slides { sliding } else { full }),
-            mask: match window {
-                Some(w) if slides => Mask::Sliding(w),
-                _ => Mask::Causal,
+            mask: match window.filter(|_| slides) {
+                Some(w) if both_ways => Mask::Symmetric(w / 2),
+                Some(w) => Mask::Sliding(w),
+                None if both_ways => Mask::Bidirectional,
+                None => Mask::Causal,
             },
             ..attention.clone()
         };

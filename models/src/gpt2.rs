@@ -65,6 +65,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     frame.embed.positions = Some(Positions {
         rows: s.context,
         offset: 0,
+        padding: None,
     });
     b.decoder(&s, &names, frame, |layer, l| {
         let mut attention = Attention {

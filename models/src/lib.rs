@@ -24,6 +24,7 @@ mod prelude;
 
 mod apertus;
 mod arcee;
+mod bert;
 mod bloom;
 mod cohere;
 mod ernie;
@@ -39,7 +40,9 @@ mod helium;
 mod hunyuan;
 mod llama;
 mod mistral;
+mod modernbert;
 mod nemotron;
+mod nomic_bert;
 mod olmo;
 mod opt;
 mod phi;

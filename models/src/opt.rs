@@ -66,6 +66,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     frame.embed.positions = Some(Positions {
         rows: s.context.saturating_add(OFFSET),
         offset: OFFSET,
+        padding: None,
     });
     b.decoder(&s, &names, frame, |layer, _| {
         if before {

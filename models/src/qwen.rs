@@ -50,7 +50,8 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         }),
         ..s.attention()
     };
-    b.decoder(&s, &LLAMA, Frame::new(norm.clone()), |layer, l| {
+    let names = b.base_names(&LLAMA);
+    b.decoder(&s, &names, Frame::new(norm.clone()), |layer, l| {
         let mask = window.filter(|_| types[l] == SLIDING);
         let attention = Attention {
             mask: mask.map_or(Mask::Causal, Mask::Sliding),

@@ -1,4 +1,4 @@
-//! Grouped-query attention over the paged cache, causal or within a sliding window.
+//! Grouped-query attention over the paged cache: causal, within a sliding window, or over a whole sequence that came in one pass.
 //!
 //! The order of the arithmetic is fixed by absolute positions alone. Keys are taken in *ranges* of [`RANGE`] positions. Within a range:
 //! scores, their maximum m, `p = exp(s - m)`, their sum l (16 strided lanes) and `o = sum of p * v`, positions ascending.
@@ -167,6 +167,9 @@ struct QueryBlock<'a> {
     /// Position of the first token.
     position: usize,
     tokens: usize,
+    /// Positions in the cache.
+    len: usize,
+    mask: Mask,
     head: &'a HeadCache,
     /// The first query head of the group.
     first_head: usize,
@@ -185,14 +188,26 @@ impl QueryBlock<'_> {
 
     /// First position that the token at `position` sees.
     fn oldest(&self, position: usize) -> usize {
-        self.shape
-            .window
-            .map_or(0, |w| (position + 1).saturating_sub(w))
+        match self.mask {
+            Mask::Causal | Mask::Bidirectional => 0,
+            Mask::Sliding(window) => (position + 1).saturating_sub(window as usize),
+            Mask::Symmetric(radius) => position.saturating_sub(radius as usize),
+        }
+    }
+
+    /// First position that the token at `position` does not see any more.
+    fn end(&self, position: usize) -> usize {
+        match self.mask {
+            Mask::Causal | Mask::Sliding(_) => position + 1,
+            Mask::Bidirectional => self.len,
+            Mask::Symmetric(radius) => self.len.min(position + 1 + radius as usize),
+        }
     }
 
     /// Ranges that any query of the block sees.
     fn ranges(&self) -> std::ops::Range<usize> {
-        self.oldest(self.position) / RANGE..(self.position + self.tokens - 1) / RANGE + 1
+        let end = self.end(self.position + self.tokens - 1);
+        self.oldest(self.position) / RANGE..end.div_ceil(RANGE)
     }
 
     /// Softmax and weighted values within one range.
@@ -205,9 +220,9 @@ impl QueryBlock<'_> {
             ..
         } = work;
         let (kernels, shape, rows, width) = (self.kernels, &self.shape, self.rows(), self.width());
-        let last = self.position + self.tokens - 1;
+        let end = self.end(self.position + self.tokens - 1);
         let from = (index * RANGE).max(self.oldest(self.position) / TILE * TILE);
-        let to = ((index + 1) * RANGE).min((last + 1).next_multiple_of(TILE));
+        let to = ((index + 1) * RANGE).min(end.next_multiple_of(TILE));
         grow(scores, rows * SCORE_STRIDE);
         out.reset(rows, width);
         let mut at = from;
@@ -231,7 +246,7 @@ impl QueryBlock<'_> {
             let position = self.position + row / self.group;
             let s = &mut scores[row * SCORE_STRIDE..][..to - from];
             let hidden_before = self.oldest(position).clamp(from, to) - from;
-            let hidden_from = (position + 1).clamp(from, to) - from;
+            let hidden_from = self.end(position).clamp(from, to) - from;
             s[..hidden_before].fill(f32::NEG_INFINITY);
             s[hidden_from..].fill(f32::NEG_INFINITY);
             if hidden_before < hidden_from {
@@ -269,7 +284,7 @@ impl Attention {
             n_kv_heads: self.spec.n_kv_heads as usize,
             head_dim: self.spec.head_dim as usize,
             window: match self.spec.mask {
-                Mask::Causal => None,
+                Mask::Causal | Mask::Bidirectional | Mask::Symmetric(_) => None,
                 Mask::Sliding(window) => Some(window as usize),
             },
         }
@@ -487,6 +502,8 @@ impl Attention {
                     group,
                     position: span.start + first,
                     tokens: per_block.min(span.rows.len() - first),
+                    len: span.start + span.rows.len(),
+                    mask: self.spec.mask,
                     head: &cache.read(kv_head),
                     first_head: kv_head * group,
                     transform: &self.scores,

@@ -338,7 +338,13 @@ fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> S
     row(
         &mut out,
         "head",
-        format_args!("{last}; {}", words(&stored(&spec.head))),
+        format_args!(
+            "{last}; {}",
+            match &spec.head {
+                Some(head) => words(&stored(head)),
+                None => "no logits".to_string(),
+            }
+        ),
     );
     describe_text(file, tokenizer, &mut out);
     row(

@@ -9,6 +9,7 @@
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 
 pub mod bench;
+pub mod embed;
 pub mod import;
 pub mod inspect;
 pub mod load;
@@ -58,6 +59,8 @@ pub enum Command {
     Run(Box<run::Args>),
     /// Print how probable each token of a text is
     Score(Box<score::Args>),
+    /// Turn texts into vectors
+    Embed(Box<embed::Args>),
     /// Measure what this machine can do, and what a model makes of it
     Bench(bench::Args),
     /// Turn a foreign model into a weight file
@@ -75,6 +78,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args),
             Command::Score(args) => score::run(*args),
+            Command::Embed(args) => embed::run(*args),
             Command::Bench(args) => bench::run(args),
             Command::Import(args) => import::run(args),
             Command::Inspect(args) => inspect::run(args),

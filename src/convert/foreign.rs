@@ -3,7 +3,9 @@
 use super::gguf;
 use super::source::Tensors;
 use crate::error::{Error, Result};
+use quern_models::plan::{Plan, Source, TensorPlan};
 use quern_models::source::Origin;
+use quern_models::spec::{Embedding, Role, TensorKey};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,12 +26,42 @@ pub struct Foreign {
     pub tokenizer: TokenizerSource,
     /// The chat template.
     pub chat_template: Option<String>,
+    /// What comes after the model, if it is one for embeddings.
+    pub embedding: Option<ForeignEmbedding>,
     /// Special ids that the model declares.
     pub ids: SpecialIds,
     /// Defaults for sampling that the model declares.
     pub sampling: Sampling,
     /// Every file that was read, tensors or not: paths in a fixed order.
     pub files: Vec<PathBuf>,
+}
+
+/// How a model's hidden vectors become one, and the tensors of its projections.
+pub struct ForeignEmbedding {
+    /// The description.
+    pub spec: Embedding,
+    /// Names of the tensors of each projection: the matrix, then its bias if it has one.
+    pub names: Vec<Vec<String>>,
+}
+
+impl ForeignEmbedding {
+    /// Adds it to the plan of the model.
+    pub fn join(&self, plan: &mut Plan) {
+        let pooler = plan.spec.embedding.as_ref().is_some_and(|e| e.pooler);
+        plan.spec.embedding = Some(Embedding {
+            pooler,
+            ..self.spec.clone()
+        });
+        for (i, names) in self.names.iter().enumerate() {
+            let roles = [Role::Projection, Role::ProjectionBias];
+            for (name, role) in names.iter().zip(roles) {
+                plan.tensors.push(TensorPlan {
+                    key: TensorKey::projection(i, role),
+                    sources: vec![Source::all(name)],
+                });
+            }
+        }
+    }
 }
 
 /// Where a model's tokenizer is.

@@ -1,17 +1,16 @@
 //! Reading a Hugging Face folder: config.json, safetensors in one file or in shards, and the small files beside them.
 
+use super::folder::{MAX_SMALL, inside, json};
 use super::foreign::{Foreign, Sampling, SpecialIds, TokenizerSource};
 use super::safetensors;
+use super::sentence::Modules;
 use super::source::{SourceFile, Tensors};
 use crate::error::{Error, Result};
 use quern_models::source::Origin;
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// Longest JSON file or template beside the weights; a tokenizer has its own reader and bound.
-const MAX_SMALL: u64 = 64 << 20;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -40,10 +39,16 @@ pub fn open(folder: &Path) -> Result<Foreign> {
     } else {
         TokenizerSource::None
     };
+    let mut tensors = Weights::find(folder)?.open()?;
+    let embedding = match Modules::find(folder)? {
+        Some(modules) => Some(modules.open(&mut tensors)?),
+        None => None,
+    };
     Ok(Foreign {
         origin: Origin::HuggingFace,
         place: format!("{config_path:?}"),
-        tensors: Weights::find(folder)?.open()?,
+        tensors,
+        embedding,
         name: name(folder, &config),
         tokenizer,
         chat_template: chat_template(folder, &tokenizer_config)?,
@@ -83,6 +88,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let weights = Weights::find(folder)?;
     out.extend(weights.index.map(|(path, _)| path));
     out.extend(weights.files.into_iter().map(|(path, _)| path));
+    out.extend(Modules::find(folder)?.into_iter().flat_map(|m| m.files));
     out.sort();
     Ok(out)
 }
@@ -95,18 +101,11 @@ fn no_config(folder: &Path) -> Error {
 
 /// A JSON object in a file; none if there is no such file.
 fn object(path: &Path) -> Result<Option<Map<String, Json>>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = SourceFile::open(path)?.read_all(MAX_SMALL)?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Json::Object(map)) => Ok(Some(map)),
-        Ok(_) => Err(Error::invalid(format_args!(
+    match json(path)? {
+        None => Ok(None),
+        Some(Json::Object(map)) => Ok(Some(map)),
+        Some(_) => Err(Error::invalid(format_args!(
             "{path:?} is no JSON object, expected one"
-        ))),
-        Err(e) => Err(Error::invalid(format_args!(
-            "{path:?}: {}",
-            safetensors::quoted(&e)
         ))),
     }
 }
@@ -190,7 +189,7 @@ impl Weights {
         };
         for (path, names) in &self.files {
             let before: BTreeSet<String> = out.iter().map(|t| t.name.clone()).collect();
-            safetensors::read(SourceFile::open(path)?, &mut out)?;
+            safetensors::read(SourceFile::open(path)?, "", &mut out)?;
             for name in names {
                 if before.contains(name) || out.get(name).is_none() {
                     let file = path.file_name().unwrap_or_default();
@@ -208,34 +207,6 @@ impl Weights {
             )));
         }
         Ok(out)
-    }
-}
-
-/// The path of a file that the index names, which must lie in the folder, also behind symbolic links. A snapshot of the hub's own cache is a
-/// folder of links to files in the `blobs` beside `snapshots`: those are part of the model.
-fn inside(folder: &Path, file: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(file);
-    let plain = |c: Component| matches!(c, Component::Normal(_));
-    if file.is_empty() || file.contains('\0') || !relative.components().all(plain) {
-        return Err("expected a file name within the folder".into());
-    }
-    let path = folder.join(relative);
-    let real = |p: &Path| {
-        p.canonicalize()
-            .map_err(|e| format!("cannot open {p:?}: {e}"))
-    };
-    let (target, home) = (real(&path)?, real(folder)?);
-    let blobs = home
-        .parent()
-        .filter(|p| p.file_name() == Some(OsStr::new("snapshots")))
-        .and_then(Path::parent)
-        .map(|p| p.join("blobs"));
-    if target.starts_with(&home) || blobs.is_some_and(|b| target.starts_with(b)) {
-        Ok(path)
-    } else {
-        Err(format!(
-            "a link to {target:?}, expected a file within the folder"
-        ))
     }
 }
 

@@ -87,12 +87,17 @@ pub fn import_to<W: Write + Seek>(source: &Path, sink: W, options: &Options) -> 
 /// Invalid, naming the key or the tensor.
 pub fn plan(foreign: &Foreign) -> Result<Plan> {
     let config = Config::new(foreign.origin, &foreign.place, &foreign.config);
-    let plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
+    let mut plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
         // Errors about keys name the file; those about tensors do not.
         let placed = e.to_string().starts_with(&foreign.place);
         let e = Error::invalid(e);
         if placed { e } else { e.at(&foreign.place) }
     })?;
+    if let Some(embedding) = &foreign.embedding {
+        embedding.join(&mut plan);
+        let checked = plan.spec.validate().map_err(Error::invalid);
+        checked.map_err(|e| e.at(&foreign.place))?;
+    }
     foreign.check_ids(plan.spec.vocab_size)?;
     Ok(plan)
 }

@@ -1,9 +1,11 @@
 //! From foreign models to weight files: readers of foreign formats, quantization, and the importer that joins them.
 //!
-//! `source` is tensors wherever they lie; `gguf`, `safetensors` and `llama2c` read those files, `hf` a folder; `foreign` is a whole model of any
+//! `source` is tensors wherever they lie; `gguf`, `safetensors` and `llama2c` read those files, `hf` a folder (by way of `folder`), `sentence` what
+//! follows the model in it; `foreign` is a whole model of any
 //! of these kinds, which `open` tells apart; `quantize` makes panels of its rows; `import` is the way from one to the other, `cache` the place where `-m` puts the result.
 
 pub mod cache;
+pub mod folder;
 pub mod foreign;
 pub mod gguf;
 pub mod hf;
@@ -12,6 +14,7 @@ pub mod llama2c;
 pub mod open;
 pub mod quantize;
 pub mod safetensors;
+pub mod sentence;
 pub mod source;
 pub mod tokenizer;
 pub mod vocabulary;

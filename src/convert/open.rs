@@ -61,6 +61,7 @@ fn open_llama2c(file: SourceFile) -> Result<Foreign> {
         tensors,
         name: stem(&path),
         tokenizer: TokenizerSource::None,
+        embedding: None,
         chat_template: None,
         // llama2.c's run.c has them as constants.
         ids: SpecialIds {
@@ -153,6 +154,7 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         tensors: g.tensors(|name| architecture.tensor_name(name))?,
         name,
         tokenizer,
+        embedding: None,
         chat_template,
         ids,
         sampling: Sampling::default(),

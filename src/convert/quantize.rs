@@ -160,6 +160,10 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
         match used.get(t.name.as_str()) {
             Some(rows) => {
                 if let Some(row) = rows.iter().position(|used| !used) {
+                    if let Some(skip) = plan.skipped.iter().find(|s| s.covers(&t.name)) {
+                        skipped.push((t.shown.clone(), skip.reason));
+                        continue;
+                    }
                     return Err(Error::invalid(format_args!(
                         "tensor {:?}: row {row} of {} is not used by this model",
                         t.shown,

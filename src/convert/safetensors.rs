@@ -13,11 +13,11 @@ use std::collections::{HashMap, HashSet};
 /// The longest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Reads the header of `file` and adds its tensors, whose data lies in it.
+/// Reads the header of `file` and adds its tensors, whose data lies in it, under their names behind `prefix`.
 ///
 /// # Errors
 /// Invalid, naming the byte or tensor; I/O.
-pub fn read(file: SourceFile, out: &mut Tensors) -> Result<()> {
+pub fn read(file: SourceFile, prefix: &str, out: &mut Tensors) -> Result<()> {
     let place = format!("{:?}", file.path());
     let (entries, start) = header(&file).map_err(|e| e.at(&place))?;
     let index = out.files.len();
@@ -31,8 +31,8 @@ pub fn read(file: SourceFile, out: &mut Tensors) -> Result<()> {
         };
         let (from, to) = info.data_offsets;
         out.add(Tensor {
-            shown: name.clone(),
-            name,
+            name: format!("{prefix}{name}"),
+            shown: name,
             dtype,
             shape: info.shape.iter().map(|&d| d as u64).collect(),
             file: index,

@@ -7,6 +7,7 @@
 //! ```
 //! Nothing is emitted from a pass before the model file is known to be unchanged after it.
 
+pub mod embed;
 pub mod score;
 pub mod stops;
 

@@ -1,11 +1,12 @@
 //! The two ends of a model: from ids to the residual stream, and from there to logits.
 
 use crate::blocks::Span;
-use crate::ops::{ActBuffer, BoundNorm, Context, Product, matmul, wants_quantized};
+use crate::ops::{ActBuffer, BoundNorm, Context, Product, grow, matmul, wants_quantized};
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::PANEL_ROWS;
+use quern_models::spec::ProjectionActivation;
 
-/// From ids to the stream: `norm(project(scale * row(id)) + positions(t))`.
+/// From ids to the stream: `norm(project(scale * row(id)) + bias + positions(t))`.
 pub(super) struct Embedding {
     /// One row per id.
     pub matrix: Matrix,
@@ -13,10 +14,14 @@ pub(super) struct Embedding {
     pub scale: f32,
     /// From the width of a row to that of the stream, if they differ.
     pub projection: Option<Matrix>,
+    /// Added to every row.
+    pub bias: Option<Vector>,
     /// One row per position, from row `offset` on.
     pub positions: Option<Matrix>,
     /// The row of position 0.
     pub offset: usize,
+    /// The id that has no position and gets the row before `offset`.
+    pub padding: Option<u32>,
     /// Norm of the sum.
     pub norm: Option<BoundNorm>,
 }
@@ -53,14 +58,26 @@ impl Embedding {
                 });
             }
         }
+        if let Some(bias) = &self.bias {
+            ctx.crew
+                .for_chunks(x, hidden, |_, row| kernels.add(row, bias));
+        }
         if let Some(table) = &self.positions {
-            let positions: Vec<usize> = spans
-                .iter()
-                .flat_map(|s| s.start..s.start + s.rows.len())
-                .collect();
+            let mut rows = Vec::with_capacity(n);
+            for span in spans {
+                let mut row = self.offset + span.start;
+                for &id in &ids[span.rows.clone()] {
+                    if self.padding == Some(id) {
+                        rows.push(self.offset - 1);
+                    } else {
+                        rows.push(row);
+                        row += 1;
+                    }
+                }
+            }
             input.shape(n, hidden, false);
             input.fill(ctx, n, true, |token, _, row| {
-                table.row(0, positions[token] + self.offset, row);
+                table.row(0, rows[token], row);
             });
             ctx.crew.for_chunks(x, hidden, |token, row| {
                 kernels.add(row, input.row(token));
@@ -79,10 +96,58 @@ impl Embedding {
     }
 }
 
+/// The `wanted` tokens of the stream `x` behind the norm after the last layer: `[wanted][hidden]`.
+pub(super) fn states(
+    ctx: &Context<'_>,
+    norm: Option<&BoundNorm>,
+    x: &[f32],
+    hidden: usize,
+    wanted: &[usize],
+    out: &mut Vec<f32>,
+) {
+    grow(out, wanted.len() * hidden);
+    let out = &mut out[..wanted.len() * hidden];
+    ctx.crew.for_chunks(out, hidden, |i, out| {
+        let x = &x[wanted[i] * hidden..][..hidden];
+        match norm {
+            Some(norm) => norm.apply(ctx.kernels, x, out),
+            None => out.copy_from_slice(x),
+        }
+    });
+}
+
+/// A layer that a pooled vector goes through.
+pub(super) struct Projection {
+    /// Outputs x inputs.
+    pub matrix: Matrix,
+    /// One value per output.
+    pub bias: Option<Vector>,
+    /// The non-linearity.
+    pub activation: Option<ProjectionActivation>,
+}
+
+impl Projection {
+    /// `act(matrix(x) + bias)` of one vector; `input` is a workspace.
+    pub fn forward(&self, ctx: &Context<'_>, x: &[f32], input: &mut ActBuffer) -> Vec<f32> {
+        input.shape(1, x.len(), wants_quantized(&self.matrix));
+        input.fill(ctx, 1, true, |_, _, out| out.copy_from_slice(x));
+        let mut out = Vec::new();
+        matmul(ctx, input, 1, &[Product::new(&self.matrix, &mut out, 1)]);
+        out.truncate(self.matrix.rows());
+        if let Some(bias) = &self.bias {
+            ctx.kernels.add(&mut out, bias);
+        }
+        match self.activation {
+            None => {}
+            // 1 * tanh(x / 1).
+            Some(ProjectionActivation::Tanh) => ctx.kernels.softcap(&mut out, 1.0),
+        }
+        out
+    }
+}
+
 /// From the stream to logits: `softcap(scale * (matrix(project(norm(x))) + bias))`.
 pub(super) struct Head {
-    /// The norm after the last layer.
-    pub norm: Option<BoundNorm>,
     /// From the width of the stream to that of the head's rows, if they differ.
     pub projection: Option<Matrix>,
     /// One row per id.
@@ -100,6 +165,7 @@ impl Head {
     pub fn forward(
         &self,
         ctx: &Context<'_>,
+        norm: Option<&BoundNorm>,
         x: &[f32],
         hidden: usize,
         wanted: &[usize],
@@ -116,7 +182,7 @@ impl Head {
         input.shape(n, hidden, wants_quantized(first));
         input.fill(ctx, n, true, |i, _, out| {
             let x = &x[wanted[i] * hidden..][..hidden];
-            match &self.norm {
+            match norm {
                 Some(norm) => norm.apply(kernels, x, out),
                 None => out.copy_from_slice(x),
             }

@@ -1,5 +1,6 @@
 //! The forward pass over a ragged batch.
 
+use super::ends::states;
 use super::{Block, BoundOp, Model};
 use crate::blocks::{Angles, Span, attention, dense};
 use crate::cache::Sequence;
@@ -51,24 +52,33 @@ impl Logits<'_> {
     }
 }
 
+/// What a pass computes of the wanted tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// The last hidden vectors, behind the final norm.
+    Hidden,
+    /// Logits.
+    Logits,
+}
+
 /// Tokens of one pass when a sequence is computed anew.
 const RENEW_CHUNK: usize = 512;
 
 /// A model, its kernels, threads and workspace; runs passes one after another.
 pub struct Engine {
-    model: Arc<Model>,
-    kernels: &'static Kernels,
-    team: Team,
-    work: Workspace,
+    pub(super) model: Arc<Model>,
+    pub(super) kernels: &'static Kernels,
+    pub(super) team: Team,
+    pub(super) work: Workspace,
 }
 
 /// Buffers of a pass; they grow to the largest pass and are then reused.
 #[derive(Default)]
-struct Workspace {
+pub(super) struct Workspace {
     /// The residual stream, `[tokens][hidden]`.
     x: Vec<f32>,
     /// What the branches of a block read.
-    input: ActBuffer,
+    pub(super) input: ActBuffer,
     /// What a branch with a norm of its own reads.
     own_input: ActBuffer,
     /// What branches return, `[tokens][hidden padded to a panel]`.
@@ -78,8 +88,9 @@ struct Workspace {
     dense: dense::Buffers,
     /// What a projection before or after the layers returns.
     wide: Vec<f32>,
-    logits: Vec<f32>,
-    scratch: Vec<Mutex<Scratch>>,
+    /// Logits, or hidden vectors, of the wanted tokens.
+    pub(super) logits: Vec<f32>,
+    pub(super) scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Engine {
@@ -127,15 +138,15 @@ impl Engine {
     /// Runs one ragged batch and returns the wanted logits.
     ///
     /// # Errors
-    /// An id that is not in the vocabulary, a step without tokens, more positions than the model has a table for, not enough memory for
+    /// A model without a head, an id that is not in the vocabulary, a step without tokens, a later part of a sequence that needs one pass, more positions than the model has a table for, not enough memory for
     /// the cache. Nothing has happened then, but that a sequence that had to be computed anew may be empty.
     pub fn forward(&mut self, steps: &mut [Step<'_>]) -> Result<Logits<'_>> {
-        self.check(steps)?;
-        let rows = if self.model.lengths().next().is_none() {
-            self.run(steps)?
-        } else {
-            self.run_in_regimes(steps)?
-        };
+        if self.model.head.is_none() {
+            return Err(Error::usage(
+                "this model has no head for logits, only hidden vectors: see quern embed --help",
+            ));
+        }
+        let rows = self.output(steps, Output::Logits)?;
         let vocab = self.model.spec().vocab_size as usize;
         Ok(Logits {
             data: &self.work.logits,
@@ -145,9 +156,20 @@ impl Engine {
         })
     }
 
+    /// Runs one ragged batch; the wanted rows are then in the workspace. Returns how many they are.
+    pub(super) fn output(&mut self, steps: &mut [Step<'_>], output: Output) -> Result<usize> {
+        self.check(steps)?;
+        if self.model.lengths().next().is_none() {
+            self.run(steps, output)
+        } else {
+            self.run_in_regimes(steps, output)
+        }
+    }
+
     fn check(&self, steps: &[Step<'_>]) -> Result<()> {
         let spec = self.model.spec();
         let vocab = spec.vocab_size;
+        let one_pass = spec.one_pass();
         for step in steps {
             if step.tokens.is_empty() {
                 return Err(Error::usage("a step without tokens"));
@@ -157,6 +179,11 @@ impl Engine {
                 return Err(Error::invalid(format_args!(
                     "token id {id} at position {position}: expected less than the vocabulary's {vocab}"
                 )));
+            }
+            if one_pass && !step.seq.is_empty() {
+                return Err(Error::usage(
+                    "more tokens for a sequence, but this model reads one as a whole",
+                ));
             }
             let len = step.seq.len() + step.tokens.len();
             if let Some(p) = spec.embed.positions
@@ -172,7 +199,7 @@ impl Engine {
     }
 
     /// One pass; returns how many rows of logits there are.
-    fn run(&mut self, steps: &mut [Step<'_>]) -> Result<usize> {
+    fn run(&mut self, steps: &mut [Step<'_>], output: Output) -> Result<usize> {
         for step in steps.iter_mut() {
             step.seq.reserve(step.tokens.len())?;
         }
@@ -195,7 +222,7 @@ impl Engine {
         }
         let (model, kernels, work) = (&*self.model, self.kernels, &mut self.work);
         self.team
-            .run(|crew| model.pass(crew, kernels, work, &spans, &ids, &wanted));
+            .run(|crew| model.pass(crew, kernels, work, &spans, &ids, &wanted, output));
         for step in steps.iter_mut() {
             step.seq.advance(step.tokens);
         }
@@ -204,10 +231,13 @@ impl Engine {
 
     /// As [`Engine::run`] for models whose rotary frequencies change for all positions once a sequence is longer than some length: a
     /// sequence that gets there is computed anew, and a step that goes beyond it is cut there.
-    fn run_in_regimes(&mut self, steps: &mut [Step<'_>]) -> Result<usize> {
+    fn run_in_regimes(&mut self, steps: &mut [Step<'_>], output: Output) -> Result<usize> {
         let model = self.model.clone();
         let regime = |counted: usize| model.lengths().filter(|n| counted > *n).count();
-        let stride = (model.spec().vocab_size as usize).next_multiple_of(PANEL_ROWS);
+        let stride = match output {
+            Output::Hidden => model.spec().hidden as usize,
+            Output::Logits => (model.spec().vocab_size as usize).next_multiple_of(PANEL_ROWS),
+        };
         // Logits of the pieces of each step, once a step has more than one.
         let mut kept: Vec<Vec<f32>> = vec![Vec::new(); steps.len()];
         let mut done = vec![0; steps.len()];
@@ -245,9 +275,9 @@ impl Engine {
                 break;
             }
             if whole {
-                return self.run(&mut pieces);
+                return self.run(&mut pieces, output);
             }
-            self.run(&mut pieces)?;
+            self.run(&mut pieces, output)?;
             let mut at = 0;
             for (piece, owner) in pieces.iter().zip(owners) {
                 let n = stride
@@ -272,11 +302,12 @@ impl Engine {
         let ids = seq.restart();
         seq.count_from(counted);
         for tokens in ids.chunks(RENEW_CHUNK) {
-            self.run(&mut [Step {
+            let step = Step {
                 seq,
                 tokens,
                 wanted: Wanted::None,
-            }])?;
+            };
+            self.run(&mut [step], Output::Hidden)?;
         }
         Ok(())
     }
@@ -291,6 +322,7 @@ impl Model {
         spans: &[Span<'_>],
         ids: &[u32],
         wanted: &[usize],
+        output: Output,
     ) {
         let spec = self.spec();
         let (n, hidden) = (ids.len(), spec.hidden as usize);
@@ -370,7 +402,14 @@ impl Model {
             None,
             input,
         );
-        self.head
-            .forward(&ctx, x, hidden, wanted, input, own_input, wide, logits);
+        let norm = self.final_norm.as_ref();
+        match (&self.head, output) {
+            (Some(head), Output::Logits) => {
+                head.forward(
+                    &ctx, norm, x, hidden, wanted, input, own_input, wide, logits,
+                );
+            }
+            _ => states(&ctx, norm, x, hidden, wanted, logits),
+        }
     }
 }

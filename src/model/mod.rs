@@ -7,8 +7,10 @@
 
 mod ends;
 mod engine;
+mod hidden;
 
 pub use engine::{Engine, Logits, Step, Wanted};
+pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
 use crate::blocks::{attention, dense};
@@ -17,7 +19,7 @@ use crate::error::Result;
 use crate::file::ModelFile;
 use crate::ops::{BoundNorm, Pending, wants_quantized};
 use crate::tensor::{Matrix, Vector};
-use ends::{Embedding, Head};
+use ends::{Embedding, Head, Projection};
 use quern_kernels::KvType;
 use quern_models::Spec;
 use quern_models::rope::Rope;
@@ -29,7 +31,10 @@ pub struct Model {
     file: Arc<ModelFile>,
     embedding: Embedding,
     layers: Vec<Vec<Block>>,
-    head: Head,
+    final_norm: Option<BoundNorm>,
+    head: Option<Head>,
+    projections: Vec<Projection>,
+    pooler: Option<Projection>,
     caches: usize,
 }
 
@@ -208,29 +213,55 @@ impl Model {
             scale: spec.embed.scale,
             projection: whole.matrix_if(spec.embed.width.is_some(), Role::EmbedProjection)?,
             positions: whole.matrix_if(spec.embed.positions.is_some(), Role::PositionEmbedding)?,
+            bias: whole.vector_if(spec.embed.bias, Role::EmbedBias)?,
             offset: spec.embed.positions.map_or(0, |p| p.offset as usize),
+            padding: spec.embed.positions.and_then(|p| p.padding),
             norm: whole.norm(&spec.embed.norm, Role::EmbedNorm, Role::EmbedNormBias)?,
         };
-        let head = Head {
-            norm: whole.norm(
-                &spec.decoder.final_norm,
-                Role::FinalNorm,
-                Role::FinalNormBias,
-            )?,
-            projection: whole.matrix_if(spec.head.width.is_some(), Role::HeadProjection)?,
-            matrix: if spec.head.tied {
-                embedding.matrix.clone()
-            } else {
-                whole.matrix(Role::Head)?
-            },
-            bias: whole.vector_if(spec.head.bias, Role::HeadBias)?,
-            scale: spec.head.scale,
-            softcap: spec.head.softcap,
+        let head = |head: &spec::Head| {
+            Ok(Head {
+                projection: whole.matrix_if(head.width.is_some(), Role::HeadProjection)?,
+                matrix: if head.tied {
+                    embedding.matrix.clone()
+                } else {
+                    whole.matrix(Role::Head)?
+                },
+                bias: whole.vector_if(head.bias, Role::HeadBias)?,
+                scale: head.scale,
+                softcap: head.softcap,
+            })
         };
+        let head = spec.head.as_ref().map(head).transpose()?;
+        let pooled = spec.embedding.clone().unwrap_or_default();
+        let projections = pooled.projections.iter().enumerate().map(|(i, p)| {
+            let at = Binder {
+                file: &file,
+                key: TensorKey::projection(i, Role::Projection),
+            };
+            Ok(Projection {
+                matrix: at.matrix(Role::Projection)?,
+                bias: at.vector_if(p.bias, Role::ProjectionBias)?,
+                activation: p.activation,
+            })
+        });
+        let projections = projections.collect::<Result<_>>()?;
+        let pooler = match pooled.pooler {
+            false => None,
+            true => Some(Projection {
+                matrix: whole.matrix(Role::Pooler)?,
+                bias: Some(whole.vector(Role::PoolerBias)?),
+                activation: Some(spec::ProjectionActivation::Tanh),
+            }),
+        };
+        let (norm, norm_bias) = (Role::FinalNorm, Role::FinalNormBias);
+        let final_norm = whole.norm(&spec.decoder.final_norm, norm, norm_bias)?;
         Ok(Model {
             embedding,
             layers,
+            final_norm,
             head,
+            projections,
+            pooler,
             caches,
             file,
         })
@@ -274,7 +305,7 @@ impl Model {
     /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row.
     pub fn weight_bytes_per_pass(&self) -> u64 {
         let file: u64 = self.file.entries().iter().map(|e| e.length).sum();
-        if self.spec().head.tied {
+        if self.spec().head.as_ref().is_some_and(|h| h.tied) {
             file
         } else {
             file - self.embedding.matrix.bytes().len() as u64

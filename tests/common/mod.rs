@@ -100,13 +100,14 @@ pub fn small_spec(s: Small) -> Spec {
             layers: (0..s.layers).map(layer).collect(),
             final_norm: Some(norm.clone()),
         },
-        head: Head {
+        head: Some(Head {
             tied: false,
             bias: false,
             scale: 1.0,
             softcap: None,
             width: None,
-        },
+        }),
+        embedding: None,
     }
 }
 

@@ -108,7 +108,7 @@ pub fn bytes(tiny: Tiny) -> Vec<u8> {
         window: None,
         context: tiny.context,
     });
-    spec.head.scale = tiny.loudness;
+    spec.head.as_mut().unwrap().scale = tiny.loudness;
     let mut meta = Meta::new();
     meta.set(key::NAME, Value::String("tiny".into()));
     meta.set(key::BOS, Value::U32(BOS));

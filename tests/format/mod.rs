@@ -29,7 +29,7 @@ fn tiny_spec() -> Spec {
     spec.ropes.clear();
     spec.decoder.layers[0].blocks.remove(0);
     spec.decoder.final_norm = None;
-    spec.head.tied = true;
+    spec.head.as_mut().unwrap().tied = true;
     spec
 }
 

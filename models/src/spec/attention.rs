@@ -51,6 +51,17 @@ pub enum Mask {
     Causal,
     /// Keys i - window < j <= i: the window counts the query itself.
     Sliding(u32),
+    /// All keys of the sequence.
+    Bidirectional,
+    /// Keys |i - j| <= radius.
+    Symmetric(u32),
+}
+
+impl Mask {
+    /// Whether a query sees keys after it: a sequence then goes through the model in one pass.
+    pub fn looks_ahead(self) -> bool {
+        matches!(self, Mask::Bidirectional | Mask::Symmetric(_))
+    }
 }
 
 /// Norms of q and k (Henry et al. 2020), one for each.

@@ -16,11 +16,13 @@
 
 mod attention;
 mod dense;
+mod embedding;
 mod norm;
 mod tensor;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
 pub use dense::{Activation, Dense};
+pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
 pub use norm::{Norm, NormKind};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
 
@@ -60,11 +62,14 @@ pub struct Spec {
     pub ropes: Vec<Rope>,
     /// The stack of layers that produces the output.
     pub decoder: Stack,
-    /// How the last hidden vector becomes logits.
-    pub head: Head,
+    /// How the last hidden vector becomes logits; none: the hidden vectors are all there is.
+    pub head: Option<Head>,
+    /// How the hidden vectors of a text become one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Embedding>,
 }
 
-/// From ids to the residual stream: `norm(project(scale * row(id)) + positions(t))`.
+/// From ids to the residual stream: `norm(project(scale * row(id)) + bias + positions(t))`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embed {
@@ -72,6 +77,9 @@ pub struct Embed {
     pub scale: f32,
     /// Width of an embedding row where it is not that of the stream: a projection without bias follows it.
     pub width: Option<u32>,
+    /// Whether a vector is added to every row (the embedding of the only segment of a text).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias: bool,
     /// A table of learned positions that is added.
     pub positions: Option<Positions>,
     /// A norm of the sum.
@@ -86,6 +94,9 @@ pub struct Positions {
     pub rows: u32,
     /// The row of position 0.
     pub offset: u32,
+    /// An id that has no position of its own: it gets the row before that of position 0, and ids after it count as if it were not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding: Option<u32>,
 }
 
 impl Embed {
@@ -94,6 +105,7 @@ impl Embed {
         Embed {
             scale,
             width: None,
+            bias: false,
             positions: None,
             norm: None,
         }
@@ -104,31 +116,44 @@ impl Embed {
         if let Some(width) = self.width {
             within("spec", "embed.width", width, bound::HIDDEN)?;
         }
-        if let Some(Positions { rows, offset }) = self.positions {
+        if let Some(Positions {
+            rows,
+            offset,
+            padding,
+        }) = self.positions
+        {
             within("spec", "embed.positions.rows", rows, bound::CONTEXT)?;
             if offset >= rows {
                 return Err(Error::new(format_args!(
                     "spec: embed.positions.offset is {offset}, expected less than the {rows} rows"
                 )));
             }
+            if padding.is_some() && offset == 0 {
+                return Err(Error::new(
+                    "spec: embed.positions.offset is 0, expected a row before it for the padding",
+                ));
+            }
         }
         self.norm.iter().try_for_each(|n| n.validate("embed.norm"))
     }
 
     fn tensors(&self, vocab: u32, hidden: u32, out: &mut Vec<TensorSpec>) {
-        let mut matrix = |role, rows, cols| {
+        let mut push = |role, shape| {
             out.push(TensorSpec {
                 key: TensorKey::model(role),
-                shape: Shape::matrix(rows, cols),
+                shape,
             })
         };
         let width = self.width.unwrap_or(hidden);
-        matrix(Role::TokenEmbedding, vocab, width);
+        push(Role::TokenEmbedding, Shape::matrix(vocab, width));
         if self.width.is_some() {
-            matrix(Role::EmbedProjection, hidden, width);
+            push(Role::EmbedProjection, Shape::matrix(hidden, width));
+        }
+        if self.bias {
+            push(Role::EmbedBias, Shape::Vector(hidden));
         }
         if let Some(p) = self.positions {
-            matrix(Role::PositionEmbedding, p.rows, hidden);
+            push(Role::PositionEmbedding, Shape::matrix(p.rows, hidden));
         }
         if let Some(norm) = &self.norm {
             let key = TensorKey::model(Role::EmbedNorm);
@@ -274,7 +299,12 @@ impl Spec {
             bound::CONTEXT,
         )?;
         self.embed.validate()?;
-        self.head.validate(&self.embed)?;
+        if let Some(head) = &self.head {
+            head.validate(&self.embed)?;
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.validate()?;
+        }
         if self.ropes.len() > bound::ROPES {
             return Err(Error::new(format_args!(
                 "spec: {} ropes, expected at most {}",
@@ -340,8 +370,22 @@ impl Spec {
                 &mut out,
             );
         }
-        self.head.tensors(self.vocab_size, hidden, &mut out);
+        if let Some(head) = &self.head {
+            head.tensors(self.vocab_size, hidden, &mut out);
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.tensors(hidden, &mut out);
+        }
         out
+    }
+
+    /// Whether a sequence has to go through the model in one pass, because a token depends on what comes after it (or, for its position,
+    /// on the ids before it).
+    pub fn one_pass(&self) -> bool {
+        let branches = self.decoder.layers.iter().flat_map(|l| &l.blocks);
+        let mut ops = branches.flat_map(|b| &b.branches).map(|b| &b.op);
+        ops.any(|op| matches!(op, Op::Attention(a) if a.mask.looks_ahead()))
+            || self.embed.positions.is_some_and(|p| p.padding.is_some())
     }
 
     /// Reads a stored Spec and validates it.

@@ -39,6 +39,11 @@ pub enum Role {
     AttnKNormBias = 108,
     StreamNorm = 109,
     StreamNormBias = 110,
+    EmbedBias = 220,
+    Pooler = 221,
+    PoolerBias = 222,
+    Projection = 223,
+    ProjectionBias = 224,
 }
 
 impl Role {
@@ -78,6 +83,11 @@ impl Role {
         Role::AttnKNormBias,
         Role::StreamNorm,
         Role::StreamNormBias,
+        Role::EmbedBias,
+        Role::Pooler,
+        Role::PoolerBias,
+        Role::Projection,
+        Role::ProjectionBias,
     ];
 
     /// The number in the file.
@@ -120,6 +130,14 @@ impl TensorKey {
             block: WHOLE,
             branch: WHOLE,
             role,
+        }
+    }
+
+    /// A tensor of one of the projections of an embedding.
+    pub fn projection(index: usize, role: Role) -> Self {
+        TensorKey {
+            layer: index as u32,
+            ..Self::model(role)
         }
     }
 
