@@ -249,6 +249,60 @@ pub fn matmul(ctx: &Context<'_>, acts: &ActBuffer, n: usize, products: &[Product
     });
 }
 
+/// Consecutive rows of the activations that multiply with one matrix of a stack.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Which matrix.
+    pub matrix: usize,
+    /// Which rows.
+    pub rows: Range<usize>,
+}
+
+/// As [`matmul`] for stacks of matrices: every group of rows with its matrix, all in one phase.
+pub fn matmul_groups(
+    ctx: &Context<'_>,
+    acts: &ActBuffer,
+    groups: &[Group],
+    products: &[Product<'_>],
+) {
+    let all: usize = products.iter().map(Product::panels).sum::<usize>() * groups.len();
+    let group = all.div_ceil(ctx.crew.threads() * 4).clamp(2, PANEL_GROUP);
+    let chunks: usize = products.iter().map(|p| p.panels().div_ceil(group)).sum();
+    let most = (ACTS_IN_CACHE / acts.stride.max(1)).clamp(32, 512);
+    ctx.crew.for_each(groups.len() * chunks, |job, me| {
+        let (at, mut chunk) = (&groups[job / chunks], job % chunks);
+        let mut chosen = &products[0];
+        for product in products {
+            chosen = product;
+            let count = product.panels().div_ceil(group);
+            if chunk < count {
+                break;
+            }
+            chunk -= count;
+        }
+        let matrix = chosen.matrix;
+        let (p0, p1) = (chunk * group, ((chunk + 1) * group).min(chosen.panels()));
+        let (r0, r1) = (p0 * PANEL_ROWS, (p1 * PANEL_ROWS).min(matrix.rows()));
+        let format = matrix.format();
+        let panel_bytes = matrix.panel_bytes();
+        let panels = &matrix.matrix(at.matrix)[p0 * panel_bytes..p1 * panel_bytes];
+        let mut scratch = ctx.scratch[me].lock().unwrap_or_else(|e| e.into_inner());
+        for t0 in at.rows.clone().step_by(most) {
+            let count = most.min(at.rows.end - t0);
+            // The whole region must lie in the buffer: its last element does.
+            let start = chosen.out.address(t0 * chosen.stride + r0);
+            chosen.out.address((t0 + count - 1) * chosen.stride + r1);
+            // SAFETY: jobs differ in their rows of the matrix or in their rows of activations (groups do not overlap), so the elements that
+            // they write differ; the region lies within the buffer (checked above), which is borrowed for the phase.
+            let out = unsafe { Out::from_raw(start, chosen.stride, r1 - r0, count) };
+            let acts = acts.acts(format.act_kind(), t0..t0 + count);
+            let cols = matrix.cols();
+            ctx.kernels
+                .matmul(format, panels, cols, acts, count, out, &mut scratch);
+        }
+    });
+}
+
 /// The kernel's name of an activation of the Spec.
 pub fn activation(a: spec::Activation) -> Activation {
     match a {

@@ -141,6 +141,7 @@ impl Chain {
             gated: true,
             up_bias: true,
             down_bias: false,
+            output_gate: false,
         });
         Spec {
             vocab_size: FIRST_WORD + self.words.len() as u32 + 2,

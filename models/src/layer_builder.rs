@@ -6,7 +6,9 @@ use crate::builder::Builder;
 use crate::error::Result;
 use crate::plan::{Rows, Source, interleaved_to_half_split};
 use crate::source::Origin;
-use crate::spec::{Attention, Block, Branch, Dense, Norm, NormSpan, Op, QkNorm, Role, TensorKey};
+use crate::spec::{
+    Attention, Block, Branch, Dense, Experts, Norm, NormSpan, Op, QkNorm, Role, TensorKey,
+};
 
 /// Where q, k and v come from.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,35 @@ pub enum DenseNames<'n> {
 /// The names of llama.
 pub const LLAMA_MLP: DenseNames<'static> =
     DenseNames::Gated(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]);
+
+/// Names of the tensors of a mixture of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertNames<'n> {
+    /// The router.
+    pub router: &'n str,
+    /// The full name of the values that are added for the choice.
+    pub correction: &'n str,
+    /// The experts.
+    pub experts: ExpertMatrices<'n>,
+}
+
+/// How the matrices of experts are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum ExpertMatrices<'n> {
+    /// Gate, up and down of every expert, for which `{e}` stands.
+    Split([&'n str; 3]),
+    /// Full names of two stacks: gate and up of every expert in one matrix, and down.
+    Fused {
+        /// Both of them.
+        names: [&'n str; 2],
+        /// Whether inputs come as rows.
+        transposed: bool,
+        /// Whether rows of gate and up alternate; else those of gate come first.
+        alternating: bool,
+        /// Names of the biases.
+        biases: [&'n str; 2],
+    },
+}
 
 /// A layer that grows block by block, and a block branch by branch.
 pub struct LayerBuilder<'b, 'a> {
@@ -249,6 +280,11 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         }
         let o = [Role::AttnO, Role::AttnOBias];
         self.linear(o, names.o, [self.hidden, q], a.o_bias, None)?;
+        if a.sinks {
+            let name = self.name("self_attn.sinks");
+            self.plan
+                .take(self.branch_key(Role::AttnSinks), &name, &[heads])?;
+        }
         if let Some(qk) = &a.qk_norm {
             for (i, roles, n) in [
                 (0, (Role::AttnQNorm, Role::AttnQNormBias), heads),
@@ -322,7 +358,20 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
     ///
     /// # Errors
     /// As [`Builder::expect`].
-    pub fn dense(&mut self, mut d: Dense, names: &DenseNames) -> Result<()> {
+    pub fn dense(&mut self, d: Dense, names: &DenseNames) -> Result<()> {
+        self.dense_gated_by(d, names, "")
+    }
+
+    /// The same with the name of the vector that gates the output.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn dense_gated_by(
+        &mut self,
+        mut d: Dense,
+        names: &DenseNames,
+        output_gate: &str,
+    ) -> Result<()> {
         let (inner, hidden) = (d.inner, self.hidden);
         let (up, down) = match names {
             DenseNames::Gated([_, up, down]) => (up, down),
@@ -349,7 +398,116 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         }
         let down_roles = [Role::MlpDown, Role::MlpDownBias];
         self.linear(down_roles, down, [hidden, inner], d.down_bias, None)?;
+        if d.output_gate {
+            let name = format!("{}.weight", self.name(output_gate));
+            let key = self.branch_key(Role::MlpOutputGate);
+            self.plan.take(key, &name, &[1, hidden])?;
+        }
         self.branch(Op::Dense(d))
+    }
+
+    /// Adds a mixture of experts.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn experts(&mut self, e: Experts, names: &ExpertNames) -> Result<()> {
+        let (count, inner, hidden) = (e.count, e.inner, self.hidden);
+        let router = self.name(names.router);
+        let weight = format!("{router}.weight");
+        self.plan
+            .take(self.branch_key(Role::Router), &weight, &[count, hidden])?;
+        if e.router.bias {
+            let name = format!("{router}.bias");
+            self.plan
+                .take(self.branch_key(Role::RouterBias), &name, &[count])?;
+        }
+        if e.router.correction {
+            let name = self.name(names.correction);
+            // Some families keep it as one row.
+            let n = u64::from(count);
+            if self.plan.expect(&name, &[1, n]).is_err() {
+                self.plan.expect(&name, &[n])?;
+            }
+            let key = self.branch_key(Role::RouterCorrection);
+            self.plan.put(key, vec![Source::all(name)]);
+        }
+        let roles = [Role::ExpertGate, Role::ExpertUp, Role::ExpertDown];
+        match names.experts {
+            ExpertMatrices::Split(parts) => {
+                for (i, (role, part)) in roles.into_iter().zip(parts).enumerate() {
+                    let shape = if i < 2 {
+                        [inner, hidden]
+                    } else {
+                        [hidden, inner]
+                    };
+                    let mut sources = Vec::new();
+                    for expert in 0..count {
+                        let name = part.replace("{e}", &expert.to_string());
+                        let name = format!("{}.weight", self.name(&name));
+                        self.plan.expect(&name, &shape.map(u64::from))?;
+                        sources.push(Source::all(name));
+                    }
+                    self.plan.put(self.branch_key(role), sources);
+                }
+            }
+            ExpertMatrices::Fused {
+                names,
+                transposed,
+                alternating,
+                biases,
+            } => {
+                let n = [count, inner, hidden].map(u64::from);
+                let stack = |rows, cols| {
+                    if transposed {
+                        [n[0], cols, rows]
+                    } else {
+                        [n[0], rows, cols]
+                    }
+                };
+                let (both, down) = (self.name(names[0]), self.name(names[1]));
+                // Shapes are checked before lists of that length are made.
+                self.plan.expect(&both, &stack(2 * n[1], n[2]))?;
+                self.plan.expect(&down, &stack(n[2], n[1]))?;
+                let rows = |part: u32| {
+                    let row = move |i| match alternating {
+                        true => 2 * i + part,
+                        false => part * inner + i,
+                    };
+                    let of = move |e| (0..inner).map(move |i| e * 2 * inner + row(i));
+                    Rows::List((0..count).flat_map(of).collect())
+                };
+                let source = |name: &String, rows, transposed| Source {
+                    rows,
+                    transposed,
+                    ..Source::all(name.clone())
+                };
+                let parts = [
+                    source(&both, rows(0), transposed),
+                    source(&both, rows(1), transposed),
+                    source(&down, Rows::All, transposed),
+                ];
+                for (role, part) in roles.into_iter().zip(parts) {
+                    self.plan.put(self.branch_key(role), vec![part]);
+                }
+                if e.up_bias {
+                    let name = self.name(biases[0]);
+                    self.plan.expect(&name, &[n[0], 2 * n[1]])?;
+                    for (part, role) in [(0, Role::ExpertGateBias), (1, Role::ExpertUpBias)] {
+                        let source = source(&name, rows(part), false);
+                        self.plan.put(self.branch_key(role), vec![source]);
+                    }
+                }
+                if e.down_bias {
+                    let name = self.name(biases[1]);
+                    self.plan.take(
+                        self.branch_key(Role::ExpertDownBias),
+                        &name,
+                        &[count, hidden],
+                    )?;
+                }
+            }
+        }
+        self.branch(Op::Experts(e))
     }
 }
 

@@ -88,6 +88,7 @@ mod tests {
                         gated: true,
                         up_bias: false,
                         down_bias: false,
+                        output_gate: false,
                     }),
                 }],
                 post: None,

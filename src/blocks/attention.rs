@@ -54,6 +54,8 @@ pub struct Attention {
     pub k_norm: Option<HeadNorm>,
     /// What happens to scores.
     pub scores: Scores,
+    /// One more score per query head, if there are any.
+    pub sinks: Option<Vector>,
     /// Which of a sequence's caches is this branch's.
     pub cache: usize,
 }
@@ -174,6 +176,7 @@ struct QueryBlock<'a> {
     /// The first query head of the group.
     first_head: usize,
     transform: &'a Scores,
+    sinks: Option<&'a [f32]>,
 }
 
 impl QueryBlock<'_> {
@@ -191,6 +194,7 @@ impl QueryBlock<'_> {
         match self.mask {
             Mask::Causal | Mask::Bidirectional => 0,
             Mask::Sliding(window) => (position + 1).saturating_sub(window as usize),
+            Mask::Chunked(chunk) => position / chunk as usize * chunk as usize,
             Mask::Symmetric(radius) => position.saturating_sub(radius as usize),
         }
     }
@@ -198,9 +202,20 @@ impl QueryBlock<'_> {
     /// First position that the token at `position` does not see any more.
     fn end(&self, position: usize) -> usize {
         match self.mask {
-            Mask::Causal | Mask::Sliding(_) => position + 1,
+            Mask::Causal | Mask::Sliding(_) | Mask::Chunked(_) => position + 1,
             Mask::Bidirectional => self.len,
             Mask::Symmetric(radius) => self.len.min(position + 1 + radius as usize),
+        }
+    }
+
+    /// Sets the total of all rows to what it is before the first range.
+    fn begin(&self, total: &mut Running) {
+        total.reset(self.rows(), self.width());
+        if let Some(sinks) = self.sinks {
+            for row in 0..self.rows() {
+                total.max[row] = sinks[self.first_head + row % self.group];
+                total.sum[row] = 1.0;
+            }
         }
     }
 
@@ -285,7 +300,7 @@ impl Attention {
             head_dim: self.spec.head_dim as usize,
             window: match self.spec.mask {
                 Mask::Causal | Mask::Bidirectional | Mask::Symmetric(_) => None,
-                Mask::Sliding(window) => Some(window as usize),
+                Mask::Sliding(window) | Mask::Chunked(window) => Some(window as usize),
             },
         }
     }
@@ -507,6 +522,7 @@ impl Attention {
                     head: &cache.read(kv_head),
                     first_head: kv_head * group,
                     transform: &self.scores,
+                    sinks: self.sinks.as_deref(),
                 };
                 return f(&queries, span.rows.start + first, kv_head);
             }
@@ -566,7 +582,7 @@ impl Attention {
                 let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
                 with_block(job, &mut |block, row, kv_head| {
                     gather(block, row, kv_head, &mut work.queries);
-                    work.total.reset(block.rows(), block.width());
+                    block.begin(&mut work.total);
                     for index in block.ranges() {
                         block.range(index, work);
                         let r = &work.range;
@@ -607,7 +623,7 @@ impl Attention {
         ctx.crew.for_each(jobs, |job, me| {
             let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
             with_block(job, &mut |block, row, kv_head| {
-                work.total.reset(block.rows(), width);
+                block.begin(&mut work.total);
                 for index in block.ranges() {
                     let slot = &partial[(job * most_ranges + index) * slot..][..slot];
                     take(

@@ -20,6 +20,8 @@ pub struct Dense {
     pub up_bias: Option<Vector>,
     /// See `gate_bias`.
     pub down_bias: Option<Vector>,
+    /// Gate of the output, if there is one.
+    pub output_gate: Option<Vector>,
 }
 
 /// Buffers of all tokens, reused by every layer.
@@ -98,6 +100,14 @@ impl Dense {
             let stride = self.down.rows().next_multiple_of(quern_kernels::PANEL_ROWS);
             for token in 0..n {
                 kernels.add(&mut out[token * stride..][..self.down.rows()], bias);
+            }
+        }
+        if let Some(gate) = &self.output_gate {
+            let stride = self.down.rows().next_multiple_of(quern_kernels::PANEL_ROWS);
+            for token in 0..n {
+                let mut factor = [kernels.dot(h.row(token), gate)];
+                kernels.activation(quern_kernels::Activation::Sigmoid, &mut factor);
+                kernels.scale(&mut out[token * stride..][..self.down.rows()], factor[0]);
             }
         }
     }

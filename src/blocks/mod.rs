@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod dense;
+pub mod experts;
 pub mod scores;
 
 use crate::cache::Sequence;

@@ -2,7 +2,7 @@
 
 use super::ends::states;
 use super::{Block, BoundOp, Model};
-use crate::blocks::{Angles, Span, attention, dense};
+use crate::blocks::{Angles, Span, attention, dense, experts};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::ops::{ActBuffer, Context, grow, settle};
@@ -86,6 +86,7 @@ pub(super) struct Workspace {
     angles: Vec<Angles>,
     attention: attention::Buffers,
     dense: dense::Buffers,
+    experts: experts::Buffers,
     /// What a projection before or after the layers returns.
     wide: Vec<f32>,
     /// Logits, or hidden vectors, of the wanted tokens.
@@ -132,7 +133,12 @@ impl Engine {
             + w.wide.len()
             + w.logits.len()
             + w.outputs.iter().map(Vec::len).sum::<usize>();
-        floats * 4 + w.input.bytes() + w.own_input.bytes() + w.attention.bytes() + w.dense.bytes()
+        floats * 4
+            + w.input.bytes()
+            + w.own_input.bytes()
+            + w.attention.bytes()
+            + w.dense.bytes()
+            + w.experts.bytes()
     }
 
     /// Runs one ragged batch and returns the wanted logits.
@@ -334,6 +340,7 @@ impl Model {
             angles,
             attention,
             dense,
+            experts,
             wide,
             logits,
             scratch,
@@ -389,6 +396,7 @@ impl Model {
                         a.forward(&ctx, h, spans, rope.map(|r| &angles[r]), attention, out);
                     }
                     BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
+                    BoundOp::Experts(e) => e.forward(&ctx, h, n, experts, out),
                 }
             }
             before = Some(block);

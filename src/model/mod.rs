@@ -13,7 +13,7 @@ pub use engine::{Engine, Logits, Step, Wanted};
 pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
-use crate::blocks::{attention, dense};
+use crate::blocks::{attention, dense, experts};
 use crate::cache::Sequence;
 use crate::error::Result;
 use crate::file::ModelFile;
@@ -68,6 +68,7 @@ struct Branch {
 enum BoundOp {
     Attention(attention::Attention, Option<usize>),
     Dense(dense::Dense),
+    Experts(experts::Experts),
 }
 
 impl BoundOp {
@@ -76,6 +77,7 @@ impl BoundOp {
         match self {
             BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
             BoundOp::Dense(d) => d.readers().any(wants_quantized),
+            BoundOp::Experts(_) => false,
         }
     }
 }
@@ -150,6 +152,7 @@ impl Binder<'_> {
                     q_norm: self.head_norm(&a.qk_norm, Role::AttnQNorm, Role::AttnQNormBias)?,
                     k_norm: self.head_norm(&a.qk_norm, Role::AttnKNorm, Role::AttnKNormBias)?,
                     scores: Scores::new(a),
+                    sinks: self.vector_if(a.sinks, Role::AttnSinks)?,
                     cache,
                 };
                 BoundOp::Attention(bound, a.rope.map(|r| r as usize))
@@ -162,6 +165,19 @@ impl Binder<'_> {
                 gate_bias: self.vector_if(d.up_bias && d.gated, Role::MlpGateBias)?,
                 up_bias: self.vector_if(d.up_bias, Role::MlpUpBias)?,
                 down_bias: self.vector_if(d.down_bias, Role::MlpDownBias)?,
+                output_gate: self.vector_if(d.output_gate, Role::MlpOutputGate)?,
+            }),
+            Op::Experts(e) => BoundOp::Experts(experts::Experts {
+                spec: e.clone(),
+                router: self.vector(Role::Router)?,
+                router_bias: self.vector_if(e.router.bias, Role::RouterBias)?,
+                correction: self.vector_if(e.router.correction, Role::RouterCorrection)?,
+                gate: self.matrix(Role::ExpertGate)?,
+                up: self.matrix(Role::ExpertUp)?,
+                down: self.matrix(Role::ExpertDown)?,
+                gate_bias: self.vector_if(e.up_bias, Role::ExpertGateBias)?,
+                up_bias: self.vector_if(e.up_bias, Role::ExpertUpBias)?,
+                down_bias: self.vector_if(e.down_bias, Role::ExpertDownBias)?,
             }),
         })
     }
@@ -286,7 +302,7 @@ impl Model {
             .flat_map(|block| &block.branches);
         let shapes = ops.filter_map(|branch| match &branch.op {
             BoundOp::Attention(a, _) => Some(a.shape(kv)),
-            BoundOp::Dense(_) => None,
+            BoundOp::Dense(_) | BoundOp::Experts(_) => None,
         });
         let sequence = Sequence::new(shapes, self.lengths().next().is_some());
         debug_assert_eq!(sequence.caches.len(), self.caches);

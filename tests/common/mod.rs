@@ -84,6 +84,7 @@ pub fn small_spec(s: Small) -> Spec {
                 gated: true,
                 up_bias: false,
                 down_bias: false,
+                output_gate: false,
             })),
         ],
     };

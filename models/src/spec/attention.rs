@@ -41,6 +41,8 @@ pub struct Attention {
     pub alibi: Option<Alibi>,
     /// A multiplier of q that grows with its position.
     pub position_scale: Option<PositionScale>,
+    /// Whether every head has one more score, a stored constant that is neither scaled nor masked, whose value is zero.
+    pub sinks: bool,
 }
 
 /// Which keys a query at position i sees.
@@ -51,6 +53,8 @@ pub enum Mask {
     Causal,
     /// Keys i - window < j <= i: the window counts the query itself.
     Sliding(u32),
+    /// Keys j <= i with `j / chunk == i / chunk`, rounded down.
+    Chunked(u32),
     /// All keys of the sequence.
     Bidirectional,
     /// Keys |i - j| <= radius.
@@ -155,6 +159,7 @@ impl Attention {
             softcap: None,
             alibi: None,
             position_scale: None,
+            sinks: false,
         }
     }
 
@@ -179,8 +184,8 @@ impl Attention {
                 self.n_heads, self.n_kv_heads
             )));
         }
-        if let Mask::Sliding(window) = self.mask {
-            within(place, "sliding window", window, u32::MAX)?;
+        if let Mask::Sliding(window) | Mask::Chunked(window) = self.mask {
+            within(place, "window", window, u32::MAX)?;
         }
         if let Some(index) = self.rope {
             let Some(rope) = ropes.get(index as usize) else {
@@ -251,6 +256,9 @@ impl Attention {
         }
         if self.o_bias {
             push(Role::AttnOBias, Shape::Vector(hidden));
+        }
+        if self.sinks {
+            push(Role::AttnSinks, Shape::Vector(self.n_heads));
         }
         if let Some(QkNorm { norm, span, .. }) = &self.qk_norm {
             for (weight, bias, width) in [

@@ -19,6 +19,8 @@ pub struct Dense {
     pub up_bias: bool,
     /// Whether down has a bias.
     pub down_bias: bool,
+    /// Whether the output is multiplied by `sigmoid(w . x)` with a stored vector w.
+    pub output_gate: bool,
 }
 
 /// Non-linearities of feed-forward networks.
@@ -51,37 +53,14 @@ pub enum Activation {
     },
 }
 
-impl Dense {
-    /// `down(act(gate(x)) * up(x))` without biases.
-    pub fn gated(inner: u32, activation: Activation) -> Dense {
-        Dense {
-            inner,
-            activation,
-            gated: true,
-            up_bias: false,
-            down_bias: false,
-        }
-    }
-
-    /// `down(act(up(x)))`, all biased or none.
-    pub fn plain(inner: u32, activation: Activation, bias: bool) -> Dense {
-        Dense {
-            inner,
-            activation,
-            gated: false,
-            up_bias: bias,
-            down_bias: bias,
-        }
-    }
-
+impl Activation {
     pub(super) fn validate(&self, place: &str) -> Result<()> {
-        within(place, "inner", self.inner, bound::INNER)?;
         if let Activation::XIelu {
             positive,
             negative,
             beta,
             eps,
-        } = self.activation
+        } = *self
         {
             for (field, value) in [
                 ("activation.positive", positive),
@@ -93,6 +72,37 @@ impl Dense {
             }
         }
         Ok(())
+    }
+}
+
+impl Dense {
+    /// `down(act(gate(x)) * up(x))` without biases.
+    pub fn gated(inner: u32, activation: Activation) -> Dense {
+        Dense {
+            inner,
+            activation,
+            gated: true,
+            up_bias: false,
+            down_bias: false,
+            output_gate: false,
+        }
+    }
+
+    /// `down(act(up(x)))`, all biased or none.
+    pub fn plain(inner: u32, activation: Activation, bias: bool) -> Dense {
+        Dense {
+            inner,
+            activation,
+            gated: false,
+            up_bias: bias,
+            down_bias: bias,
+            output_gate: false,
+        }
+    }
+
+    pub(super) fn validate(&self, place: &str) -> Result<()> {
+        within(place, "inner", self.inner, bound::INNER)?;
+        self.activation.validate(place)
     }
 
     pub(super) fn tensors(
@@ -120,6 +130,9 @@ impl Dense {
         }
         if self.down_bias {
             push(Role::MlpDownBias, Shape::Vector(hidden));
+        }
+        if self.output_gate {
+            push(Role::MlpOutputGate, Shape::Vector(hidden));
         }
     }
 }

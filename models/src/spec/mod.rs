@@ -17,12 +17,14 @@
 mod attention;
 mod dense;
 mod embedding;
+mod experts;
 mod norm;
 mod tensor;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
 pub use dense::{Activation, Dense};
 pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
+pub use experts::{Experts, Groups, Router, RouterScores};
 pub use norm::{Norm, NormKind};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
 
@@ -42,6 +44,8 @@ pub(crate) mod bound {
     pub const HEADS: u32 = 4096;
     pub const HEAD_DIM: u32 = 4096;
     pub const INNER: u32 = 1 << 20;
+    /// With the bound of INNER or HIDDEN, a number of rows still fits 32 bits.
+    pub const EXPERTS: u32 = 1 << 12;
     pub const CONTEXT: u32 = 1 << 28;
     pub const ROPES: usize = 64;
 }
@@ -228,6 +232,8 @@ pub enum Op {
     Attention(Attention),
     /// A feed-forward network.
     Dense(Dense),
+    /// A mixture of feed-forward networks.
+    Experts(Experts),
 }
 
 /// From the last hidden vector to logits: `softcap(scale * (head(project(x)) + bias))`.
@@ -342,6 +348,7 @@ impl Spec {
                     match &branch.op {
                         Op::Attention(a) => a.tensors(at, hidden, &mut out),
                         Op::Dense(d) => d.tensors(at, hidden, &mut out),
+                        Op::Experts(e) => e.tensors(at, hidden, &mut out),
                     }
                 }
                 if let Some(norm) = &block.post {
@@ -446,6 +453,7 @@ impl Stack {
                     match &branch.op {
                         Op::Attention(a) => a.validate(&place, &spec.ropes)?,
                         Op::Dense(d) => d.validate(&place)?,
+                        Op::Experts(e) => e.validate(&place)?,
                     }
                 }
             }

@@ -44,6 +44,17 @@ pub enum Role {
     PoolerBias = 222,
     Projection = 223,
     ProjectionBias = 224,
+    AttnSinks = 140,
+    MlpOutputGate = 141,
+    Router = 142,
+    RouterBias = 143,
+    RouterCorrection = 144,
+    ExpertGate = 145,
+    ExpertUp = 146,
+    ExpertDown = 147,
+    ExpertGateBias = 148,
+    ExpertUpBias = 149,
+    ExpertDownBias = 150,
 }
 
 impl Role {
@@ -88,6 +99,17 @@ impl Role {
         Role::PoolerBias,
         Role::Projection,
         Role::ProjectionBias,
+        Role::AttnSinks,
+        Role::MlpOutputGate,
+        Role::Router,
+        Role::RouterBias,
+        Role::RouterCorrection,
+        Role::ExpertGate,
+        Role::ExpertUp,
+        Role::ExpertDown,
+        Role::ExpertGateBias,
+        Role::ExpertUpBias,
+        Role::ExpertDownBias,
     ];
 
     /// The number in the file.
