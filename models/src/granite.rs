@@ -1,12 +1,26 @@
-//! Granite 3: llama with multipliers of the embedding, the scores, the branches and the logits.
+//! Granite 3, dense or with experts: llama with multipliers of the embedding, the scores, the branches and the logits.
 
 use crate::prelude::*;
 
-/// Granite 3, dense.
+/// Granite 3.
 pub const FAMILY: Family = Family {
-    model_types: &["granite"],
+    model_types: &["granite", "granitemoe"],
     plan,
-    doc: "Granite 3, dense: multipliers of embedding, scores, branches and logits",
+    doc: "Granite 3, dense and MoE: multipliers of embedding, scores, branches and logits",
+};
+
+const EXPERTS: ExpertNames<'static> = ExpertNames {
+    router: "block_sparse_moe.router.layer",
+    correction: "",
+    experts: ExpertMatrices::Fused {
+        names: [
+            "block_sparse_moe.input_linear.weight",
+            "block_sparse_moe.output_linear.weight",
+        ],
+        transposed: false,
+        alternating: false,
+        biases: ["", ""],
+    },
 };
 
 fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
@@ -19,6 +33,16 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         up_bias: mlp_bias,
         down_bias: mlp_bias,
         ..Dense::gated(config.u32("intermediate_size")?, act)
+    };
+    let experts = match config.opt_str("model_type")? {
+        Some("granitemoe") => Some(Experts::new(
+            config.u32("num_local_experts")?,
+            config.u32("num_experts_per_tok")?,
+            config.u32("intermediate_size")?,
+            act,
+            Router::new(RouterScores::SoftmaxOfChosen, false),
+        )),
+        _ => None,
     };
     let multiplier = |key| -> Result<f64> { Ok(config.opt_f64(key)?.unwrap_or(1.0)) };
     let residual = multiplier("residual_multiplier")? as f32;
@@ -39,7 +63,10 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         layer.attention(attention.clone(), &LLAMA_ATTENTION)?;
         layer.last().scale = residual;
         layer.block(&norm, "post_attention_layernorm")?;
-        layer.dense(dense.clone(), &LLAMA_MLP)?;
+        match &experts {
+            None => layer.dense(dense.clone(), &LLAMA_MLP)?,
+            Some(experts) => layer.experts(experts.clone(), &EXPERTS)?,
+        }
         layer.last().scale = residual;
         Ok(())
     })

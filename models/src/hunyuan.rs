@@ -1,18 +1,29 @@
-//! Hunyuan, dense: llama with norms of q and k after the rotation, and a rotary base that is scaled once and for all.
+//! Hunyuan, dense or with experts: llama with norms of q and k after the rotation, and a rotary base that is scaled once and for all.
 
 use crate::prelude::*;
 
-/// Hunyuan, dense.
+/// Hunyuan.
 pub const FAMILY: Family = Family {
-    model_types: &["hunyuan_v1_dense"],
+    model_types: &["hunyuan_v1_dense", "hunyuan_v1_moe"],
     plan,
-    doc: "Hunyuan, dense: norms of q and k after the rotation, static NTK scaling",
+    doc: "Hunyuan, dense and MoE: norms of q and k after the rotation, static NTK scaling",
 };
 
 const ATTENTION: AttentionNames<'static> = AttentionNames {
     norms: ["self_attn.query_layernorm", "self_attn.key_layernorm"],
     ..LLAMA_ATTENTION
 };
+
+const EXPERTS: ExpertNames<'static> = ExpertNames {
+    router: "mlp.gate.wg",
+    ..MLP_EXPERTS
+};
+
+const SHARED: DenseNames<'static> = DenseNames::Gated([
+    "mlp.shared_mlp.gate_proj",
+    "mlp.shared_mlp.up_proj",
+    "mlp.shared_mlp.down_proj",
+]);
 
 fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let s = Sizes::read(config)?;
@@ -21,6 +32,26 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let act = activation(config, "hidden_act", Activation::Silu)?;
     let dense = Dense::gated(config.u32("intermediate_size")?, act);
     config.ignore(&["eod_token_id"]);
+    let used = match config.get("moe_topk").and_then(|v| v.as_array()) {
+        None => vec![config.opt_u32("moe_topk")?.unwrap_or(1); s.layers],
+        Some(list) => list
+            .iter()
+            .map(|v| v.as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
+            .collect(),
+    };
+    if used.len() != s.layers {
+        return Err(config.unsupported("moe_topk", "a number, or one for every layer"));
+    }
+    let experts = match config.opt_str("model_type")? {
+        Some("hunyuan_v1_moe") => Some(Experts::new(
+            config.u32("num_experts")?,
+            1,
+            dense.inner,
+            act,
+            Router::new(RouterScores::Softmax, true),
+        )),
+        _ => None,
+    };
     let mut b = Builder::new(config, tensors);
     let options = RopeOptions {
         alpha: true,
@@ -40,10 +71,18 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         }),
         ..s.attention()
     };
-    b.decoder(&s, &LLAMA, Frame::new(norm.clone()), |layer, _| {
+    b.decoder(&s, &LLAMA, Frame::new(norm.clone()), |layer, l| {
         layer.block(&norm, "input_layernorm")?;
         layer.attention(attention.clone(), &ATTENTION)?;
         layer.block(&norm, "post_attention_layernorm")?;
-        layer.dense(dense.clone(), &LLAMA_MLP)
+        let Some(experts) = &experts else {
+            return layer.dense(dense.clone(), &LLAMA_MLP);
+        };
+        let experts = Experts {
+            used: used[l],
+            ..experts.clone()
+        };
+        layer.experts(experts, &EXPERTS)?;
+        layer.dense(dense.clone(), &SHARED)
     })
 }

@@ -83,6 +83,24 @@ pub enum ExpertMatrices<'n> {
     },
 }
 
+/// The usual names: a router called gate, experts by their numbers, a correction beside the router.
+pub const MLP_EXPERTS: ExpertNames<'static> = ExpertNames {
+    router: "mlp.gate",
+    correction: "mlp.gate.e_score_correction_bias",
+    experts: ExpertMatrices::Split([
+        "mlp.experts.{e}.gate_proj",
+        "mlp.experts.{e}.up_proj",
+        "mlp.experts.{e}.down_proj",
+    ]),
+};
+
+/// The usual names of experts that always run.
+pub const SHARED_EXPERTS: DenseNames<'static> = DenseNames::Gated([
+    "mlp.shared_experts.gate_proj",
+    "mlp.shared_experts.up_proj",
+    "mlp.shared_experts.down_proj",
+]);
+
 /// A layer that grows block by block, and a block branch by branch.
 pub struct LayerBuilder<'b, 'a> {
     /// The plan that it belongs to.

@@ -7,12 +7,13 @@ pub(crate) use crate::builder::{
 pub(crate) use crate::error::Result;
 pub(crate) use crate::family::Family;
 pub(crate) use crate::layer_builder::{
-    AttentionNames, DenseNames, LLAMA_ATTENTION, LLAMA_MLP, LayerBuilder, Qkv,
+    AttentionNames, DenseNames, ExpertMatrices, ExpertNames, LLAMA_ATTENTION, LLAMA_MLP,
+    LayerBuilder, MLP_EXPERTS, Qkv, SHARED_EXPERTS,
 };
 pub(crate) use crate::plan::Plan;
 pub(crate) use crate::rope_config::RopeOptions;
 pub(crate) use crate::source::{Config, Origin, Tensors};
 pub(crate) use crate::spec::{
-    Activation, Alibi, Attention, Dense, Embed, Mask, Norm, NormSpan, PositionScale, Positions,
-    QkNorm,
+    Activation, Alibi, Attention, Dense, Embed, Experts, Groups, Mask, Norm, NormSpan,
+    PositionScale, Positions, QkNorm, Router, RouterScores,
 };
