@@ -8,7 +8,7 @@ use quern::file::ModelFile;
 use quern::model::{Engine, Model, Step, Wanted};
 use quern::par::Team;
 use quern_kernels::{Format, Kernels, KvType, PANEL_ROWS};
-use quern_models::spec::Shape;
+use quern_models::spec::{Role, Shape};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,8 +153,8 @@ fn floats(engine: &mut Engine, ids: &[u32]) -> Vec<Vec<f32>> {
 
 /// The file with noise on every matrix: as large as the rounding of q8, but not its rounding. A q8 value is at most half a step from the exact
 /// one, and a step is the largest magnitude of its 32 columns / 127.
-fn with_rounding_noise(file: &ModelFile) -> Arc<ModelFile> {
-    let mut state = 1u64;
+fn with_rounding_noise(file: &ModelFile, seed: u64) -> Arc<ModelFile> {
+    let mut state = seed;
     let mut noise = || {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -185,9 +185,15 @@ fn with_rounding_noise(file: &ModelFile) -> Arc<ModelFile> {
     })
 }
 
+fn has_experts(file: &ModelFile) -> bool {
+    let tensors = file.spec().tensors();
+    tensors.iter().any(|t| t.key.role == Role::ExpertDown)
+}
+
 /// The divergence of q8 from f32 stays below a thousandth of the variance of the logits. Where a golden is so narrow or so sharp that it does not,
 /// the golden itself says what to expect: noise on the weights of the size of their rounding. q8 rounds activations as well, which doubles the
-/// variance of the noise and so the divergence; another factor of two is for the luck of one draw over 41 positions.
+/// variance of the noise and so the divergence; another factor of two is for the luck of one draw over 41 positions. With experts the worst of 16
+/// draws counts.
 #[test]
 fn int8_weights_change_little() {
     let mut wrong = Vec::new();
@@ -199,8 +205,13 @@ fn int8_weights_change_little() {
         let (kl, variance) = divergence(&exact, &floats(&mut engine(q8, 2), &ids));
         let mut bound = 1e-3 * variance;
         if kl.is_nan() || kl > bound {
-            let noisy = floats(&mut engine(with_rounding_noise(&file), 2), &ids);
-            bound = 4.0 * divergence(&exact, &noisy).0;
+            let draw = |seed| {
+                let noisy = floats(&mut engine(with_rounding_noise(&file, seed), 2), &ids);
+                divergence(&exact, &noisy).0
+            };
+            // Which experts a token goes to is a step function of the noise: what one flip costs shows only in some draws.
+            let draws = if has_experts(&file) { 1..=16 } else { 1..=1 };
+            bound = 4.0 * draws.map(draw).fold(0.0, f64::max);
             println!("{name}: {kl:.2e}; noise of that size allows {bound:.2e}");
         }
         if kl.is_nan() || kl > bound {

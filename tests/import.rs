@@ -530,7 +530,14 @@ fn the_published_checkpoint_and_its_gguf_give_the_same_weights() {
     let b = imported(&models.join("stories260K-f32.gguf"), Quant::Keep);
     assert_eq!(a.spec(), b.spec());
     assert!(a.spec().head.as_ref().unwrap().tied);
-    assert_eq!(a.entries(), b.entries());
+    // Offsets differ: only the GGUF file brings a tokenizer.
+    let tensors = |f: &ModelFile| -> Vec<_> {
+        let entries = f.entries().iter();
+        entries
+            .map(|e| (e.key, e.shape, e.format, e.length))
+            .collect()
+    };
+    assert_eq!(tensors(&a), tensors(&b));
     for i in 0..a.entries().len() {
         assert_eq!(a.checksum(i), b.checksum(i), "{}", a.entries()[i].key);
     }
