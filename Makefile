@@ -8,7 +8,7 @@ help: ## list the targets
 
 run: target/tiny.quern ## build the program and let a toy model write a few lines
 	@echo "quern: no trained model is built in yet; this toy only knows which words of one short story follow which" >&2
-	@$(CARGO) build --release && printf 'Once upon' && $(CARGO) run --release --quiet -- run -m $< --raw -n 80 "Once upon" && echo
+	@$(CARGO) build --release && printf 'Once upon' && $(CARGO) run --release --quiet -- run -m $< --raw -n 80 --temp 0.5 "Once upon" && echo
 
 target/tiny.quern: $(wildcard examples/tiny/* src/file/*.rs src/tokenizer/*.rs models/src/*.rs kernels/src/formats/*.rs) | check-tools
 	@mkdir -p target && $(CARGO) run --release --example tiny -- $@
