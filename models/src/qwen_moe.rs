@@ -54,7 +54,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         .iter()
         .filter_map(serde_json::Value::as_u64)
         .collect();
-    let sparse = |l: usize| !only_dense.contains(&(l as u64)) && (l + 1) % step == 0;
+    let sparse = |l: usize| !only_dense.contains(&(l as u64)) && (l + 1).is_multiple_of(step);
     let windowed = config.bool_or("use_sliding_window", false)?;
     let window = config.opt_u32("sliding_window")?.filter(|_| windowed);
     let first = config.opt_u32("max_window_layers")?.unwrap_or(28) as usize;
