@@ -22,3 +22,4 @@ mod rust_source;
 mod stories;
 mod streaming;
 mod tiny;
+mod tokenizer;
