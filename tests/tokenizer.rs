@@ -203,11 +203,19 @@ fn tok_bin_is_its_sentencepiece_model() {
     let bin = tokenize(&models.join("tok512.bin"), &[], &texts);
     let model = tokenize(&models.join("tok512.model"), &[], &texts);
     let gguf = tokenize(&models.join("stories260K-f32.gguf"), &[], &texts);
+    let mut plain = 0;
     for (((text, a), b), c) in texts.iter().zip(&bin).zip(&model).zip(&gguf) {
-        assert_eq!(a["ids"], b["ids"], "{text}");
         assert_eq!(a["ids"], c["ids"], "{text}");
-        assert_eq!(a["decoded"], b["decoded"], "{text}");
+        // The SentencePiece model also normalises: it removes extra white space, which the other two formats cannot say.
+        let t = text["text"].as_str().unwrap();
+        let spaces = t.starts_with(' ') || t.ends_with(' ') || t.contains("  ");
+        if !spaces && t.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+            plain += 1;
+            assert_eq!(a["ids"], b["ids"], "{text}");
+            assert_eq!(a["decoded"], b["decoded"], "{text}");
+        }
     }
+    assert!(plain > 20, "{plain} texts without anything to normalise");
 }
 
 /// A byte-level tokenizer with a few merges, a special token and BOS, written as tokenizer.json.
@@ -289,7 +297,7 @@ fn what_the_command_prints() {
     let done = run_with_input(&["tokenize", "--tokenizer", folder, "--ids"], b"hello\n");
     assert_eq!(
         done.text(),
-        "262 259 188\n",
+        "262 259 198\n",
         "every byte counts, the line end too"
     );
     let done = run_with_input(
@@ -336,7 +344,7 @@ fn a_split_pattern_that_explodes_is_a_limit() {
     let mut t = small_json();
     t["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
         // The look-ahead keeps it from a linear engine.
-        {"type": "Split", "pattern": {"Regex": "(a+)+(?=b)c"}, "behavior": "Isolated", "invert": false},
+        {"type": "Split", "pattern": {"Regex": "((?=a)a+)+b"}, "behavior": "Isolated", "invert": false},
         {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
     ]});
     let path = write(&dir, "t.json", &t);

@@ -27,13 +27,7 @@ With --jsonl every input line is {\"text\": ..., \"add_special\": ...} or, with 
 {\"ids\": [...], \"decoded\": ...}. add_special is true where a line leaves it out, unless --no-special is given.")]
 pub struct Args {
     /// Model whose tokenizer to use: a .quern file, a .gguf, or a Hugging Face folder
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        required_unless_present = "tokenizer",
-        conflicts_with = "tokenizer"
-    )]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "tokenizer")]
     pub model: Option<PathBuf>,
     /// Tokenizer: tokenizer.json or a folder with one, SentencePiece .model, tiktoken ranks with their .json beside them, .gguf, tok.bin
     #[arg(long, value_name = "FILE")]

@@ -3,7 +3,8 @@
 //!
 //! Short words use a plain scan. Long ones (a text without word boundaries can be megabytes of one word) use a list of
 //! positions per rank and a heap of ranks: positions of one rank almost always arrive in ascending order, so the work is
-//! linear in the text, and what is touched lies close together. Before that, a word is cut where no rule can ever join
+//! linear in the text, and what is touched lies close together. Words of a few runs of equal
+//! symbols are merged run by run. Before that, a word is cut where no rule can ever join
 //! the two symbols (`Joins`), which leaves the result as it is.
 
 use std::cmp::Reverse;
@@ -14,7 +15,7 @@ use super::prepared::View;
 use super::trie::NONE;
 
 /// Words up to this many symbols are scanned.
-const SCAN: usize = 40;
+pub const SCAN: usize = 40;
 
 /// One symbol of a word.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,101 @@ pub fn merge(view: &View, symbols: &mut Vec<Symbol>, allowed: impl Allowed, scra
     } else {
         long(view, symbols, allowed, &mut scratch.long);
     }
+}
+
+/// A run of equal symbols.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Their id.
+    pub id: u32,
+    /// How many there are.
+    pub count: u32,
+    /// Where the first one begins in the text.
+    pub start: u32,
+    /// Bytes of each.
+    pub width: u32,
+}
+
+/// Runs that [`merge_runs`] takes on.
+pub const MAX_RUNS: usize = 8;
+
+/// Merges a long word of few runs (white space, rulers, `AAAA`) run by run instead of symbol by symbol. Returns false, with
+/// `runs` unchanged, if a rule would interrupt a run half way or if the runs do not stay few.
+pub fn merge_runs(view: &View, runs: &mut Vec<Run>, allowed: impl Allowed) -> bool {
+    let mut work = runs.clone();
+    // Every round over a run halves it, so a word needs a few rounds per doubling of its length.
+    for _ in 0..512 {
+        // (rank, result, index of the left run, both in one run)
+        let mut best = (NONE, NONE, 0, false);
+        for (i, run) in work.iter().enumerate() {
+            if run.count > 1 {
+                let (rank, result) = lookup(view, run.id, run.id, allowed);
+                if rank < best.0 {
+                    best = (rank, result, i, true);
+                }
+            }
+            if let Some(next) = work.get(i + 1) {
+                let (rank, result) = lookup(view, run.id, next.id, allowed);
+                if rank < best.0 {
+                    best = (rank, result, i, false);
+                }
+            }
+        }
+        let (rank, result, i, inside) = best;
+        if rank == NONE {
+            *runs = work;
+            return true;
+        }
+        if work.len() > 8 * MAX_RUNS {
+            return false;
+        }
+        let run = work[i];
+        if !inside {
+            let next = work[i + 1];
+            let last = run.start + run.width * (run.count - 1);
+            let new = [
+                Run {
+                    count: run.count - 1,
+                    ..run
+                },
+                Run {
+                    id: result,
+                    count: 1,
+                    start: last,
+                    width: run.width + next.width,
+                },
+                Run {
+                    count: next.count - 1,
+                    start: next.start + next.width,
+                    ..next
+                },
+            ];
+            work.splice(i..i + 2, new.into_iter().filter(|r| r.count > 0));
+            continue;
+        }
+        // From the left, two by two, as long as nothing that comes into being goes first.
+        let before = i.checked_sub(1).map(|b| work[b].id);
+        let first = |l: u32, r: u32| lookup(view, l, r, allowed).0 <= rank;
+        if first(result, result)
+            || first(result, run.id)
+            || before.is_some_and(|b| first(b, result))
+        {
+            return false;
+        }
+        let pairs = Run {
+            id: result,
+            count: run.count / 2,
+            start: run.start,
+            width: run.width * 2,
+        };
+        let rest = Run {
+            count: run.count % 2,
+            start: run.start + pairs.width * pairs.count,
+            ..run
+        };
+        work.splice(i..=i, [pairs, rest].into_iter().filter(|r| r.count > 0));
+    }
+    false
 }
 
 #[inline]
@@ -167,8 +263,8 @@ struct Long {
     /// Neighbours of each position; `u32::MAX` at the ends.
     prev: Vec<u32>,
     next: Vec<u32>,
-    /// Rank and result of joining a position with its right neighbour; rank [`NONE`] if no rule does, or it is gone.
-    pair: Vec<(u32, u32)>,
+    /// Rank of joining a position with its right neighbour; [`NONE`] if no rule does, or it is gone.
+    rank: Vec<u32>,
     by_rank: HashMap<u32, u32, BuildHasherDefault<RankHasher>>,
     buckets: Vec<Bucket>,
     ranks: BinaryHeap<Reverse<u32>>,
@@ -200,13 +296,13 @@ fn long(view: &View, symbols: &mut Vec<Symbol>, allowed: impl Allowed, l: &mut L
     l.next.clear();
     l.next.extend(1..n as u32);
     l.next.push(NONE);
-    l.pair.clear();
-    l.pair.resize(n, (NONE, NONE));
+    l.rank.clear();
+    l.rank.resize(n, NONE);
     for i in 0..n - 1 {
-        let pair = lookup(view, symbols[i].id, symbols[i + 1].id, allowed);
-        l.pair[i] = pair;
-        if pair.0 != NONE {
-            l.push(pair.0, i as u32);
+        let (rank, _) = lookup(view, symbols[i].id, symbols[i + 1].id, allowed);
+        l.rank[i] = rank;
+        if rank != NONE {
+            l.push(rank, i as u32);
         }
     }
     const GONE: u32 = NONE - 1;
@@ -222,13 +318,13 @@ fn long(view: &View, symbols: &mut Vec<Symbol>, allowed: impl Allowed, l: &mut L
         };
         let at = position as usize;
         // Entries whose pair has changed since are stale.
-        if l.pair[at].0 != rank {
+        if l.rank[at] != rank {
             continue;
         }
         let right = l.next[at] as usize;
-        symbols[at].id = l.pair[at].1;
+        symbols[at].id = lookup(view, symbols[at].id, symbols[right].id, allowed).1;
         symbols[right].start = GONE;
-        l.pair[right] = (NONE, NONE);
+        l.rank[right] = NONE;
         let after = l.next[right];
         l.next[at] = after;
         if after != NONE {
@@ -238,15 +334,15 @@ fn long(view: &View, symbols: &mut Vec<Symbol>, allowed: impl Allowed, l: &mut L
         for left in [before, position] {
             if left == NONE || l.next[left as usize] == NONE {
                 if left != NONE {
-                    l.pair[left as usize] = (NONE, NONE);
+                    l.rank[left as usize] = NONE;
                 }
                 continue;
             }
             let r = l.next[left as usize] as usize;
-            let pair = lookup(view, symbols[left as usize].id, symbols[r].id, allowed);
-            l.pair[left as usize] = pair;
-            if pair.0 != NONE {
-                l.push(pair.0, left);
+            let (rank, _) = lookup(view, symbols[left as usize].id, symbols[r].id, allowed);
+            l.rank[left as usize] = rank;
+            if rank != NONE {
+                l.push(rank, left);
             }
         }
     }

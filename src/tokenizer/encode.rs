@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 
 /// Texts from this length on get a cache of words.
 const CACHE_FROM: usize = 256;
+/// Words that are cut off before they are encoded.
+const BATCH: usize = 4096;
 /// Slots of the cache, a power of two.
-const CACHE_SLOTS: usize = 4096;
+const CACHE_SLOTS: usize = 8192;
 
 /// The ids of `text`.
 pub fn encode(t: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
@@ -38,6 +40,7 @@ pub fn encode(t: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u
         view,
         parse_special: options.parse_special,
         symbols: Vec::new(),
+        runs: Vec::new(),
         bpe: bpe::Scratch::default(),
         unigram: unigram::Scratch::default(),
         bytes: bytes_as_symbols(t, &view),
@@ -97,6 +100,7 @@ struct Encoder<'a> {
     view: View<'a>,
     parse_special: bool,
     symbols: Vec<bpe::Symbol>,
+    runs: Vec<bpe::Run>,
     bpe: bpe::Scratch,
     unigram: unigram::Scratch,
     bytes: Option<Box<[u32; 256]>>,
@@ -109,10 +113,39 @@ struct Encoder<'a> {
 /// A word that was encoded before: its bytes and its ids.
 #[derive(Clone, Copy, Default)]
 struct Entry {
-    len: u8,
+    key: Key,
     n: u8,
-    key: [u8; 22],
     ids: [u32; 8],
+}
+
+/// A word of up to 23 bytes, padded with zeros; the last byte is its length.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Key([u64; 3]);
+
+impl Key {
+    fn new(word: &[u8]) -> Option<Self> {
+        if word.is_empty() || word.len() > 23 {
+            return None;
+        }
+        let mut key = [0u64; 3];
+        let mut chunks = word.chunks_exact(8);
+        let mut i = 0;
+        for c in &mut chunks {
+            key[i] = u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]);
+            i += 1;
+        }
+        for &b in chunks.remainder().iter().rev() {
+            key[i] = key[i] << 8 | b as u64;
+        }
+        key[2] |= (word.len() as u64) << 56;
+        Some(Key(key))
+    }
+
+    fn slot(&self) -> usize {
+        let [a, b, c] = self.0;
+        let h = (a ^ b.rotate_left(23) ^ c.rotate_left(46)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (h >> 32) as usize & (CACHE_SLOTS - 1)
+    }
 }
 
 impl<'a> Encoder<'a> {
@@ -176,10 +209,34 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
+    /// Cuts a text into words and encodes them.
     fn words(&mut self, text: &str, at_start: bool) -> Result<()> {
         let t = self.t;
-        let mut words = Words::new(Cow::Borrowed(text), at_start);
-        for step in &t.pre_tokenizers {
+        // A first step that only cuts is done bit by bit, so that the list of words stays small.
+        let Some((first, rest)) = t
+            .pre_tokenizers
+            .split_first()
+            .filter(|(s, _)| s.only_cuts())
+        else {
+            return self.batch(Words::new(Cow::Borrowed(text), at_start), &t.pre_tokenizers);
+        };
+        let mut batch = Vec::with_capacity(BATCH);
+        let all = (0, text.len() as u32);
+        first.cut(text, all, &mut |range| {
+            batch.push(range);
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+            self.batch(Words::of(text, full, at_start), rest)
+        })?;
+        self.batch(Words::of(text, batch, at_start), rest)
+    }
+
+    /// Runs the remaining steps over some words and encodes the result.
+    fn batch(&mut self, mut words: Words, steps: &[split::Step]) -> Result<()> {
+        let t = self.t;
+        for step in steps {
             split::apply(step, &mut words)?;
         }
         let Words {
@@ -195,7 +252,7 @@ impl<'a> Encoder<'a> {
                 .iter()
                 .any(|n| matches!(n, Normalizer::ByteLevel));
         for (lo, hi) in ranges {
-            let word = &text[lo..hi];
+            let word = &text[lo as usize..hi as usize];
             match &t.pipeline.model {
                 _ if word.is_empty() => {}
                 ModelOptions::Bpe {
@@ -212,27 +269,38 @@ impl<'a> Encoder<'a> {
                 } => self.byte_word(word.as_bytes()),
                 ModelOptions::Bpe { .. } => self.char_word(word),
                 ModelOptions::Unigram { .. } => self.unigram_word(word)?,
-                ModelOptions::WordPiece {
-                    unk,
-                    prefix,
-                    max_chars,
-                } => {
-                    let allow = self.allow();
-                    let rest = self.view.trie.walk(0, prefix.as_bytes());
-                    wordpiece::encode(
-                        &self.view,
-                        word,
-                        Some(0),
-                        rest,
-                        *unk,
-                        *max_chars,
-                        |id| bpe::Allowed::allows(&allow, id),
-                        &mut self.out,
-                    );
-                }
+                ModelOptions::WordPiece { .. } => self.wordpiece_word(word),
             }
         }
         Ok(())
+    }
+
+    fn wordpiece_word(&mut self, word: &str) {
+        let ModelOptions::WordPiece {
+            unk,
+            prefix,
+            max_chars,
+        } = &self.t.pipeline.model
+        else {
+            return;
+        };
+        if self.cached(word.as_bytes()) {
+            return;
+        }
+        let from = self.out.len();
+        let allow = self.allow();
+        let rest = self.view.trie.walk(0, prefix.as_bytes());
+        wordpiece::encode(
+            &self.view,
+            word,
+            Some(0),
+            rest,
+            *unk,
+            *max_chars,
+            |id| bpe::Allowed::allows(&allow, id),
+            &mut self.out,
+        );
+        self.remember(word.as_bytes(), from);
     }
 
     fn allow(&self) -> Allow<'a> {
@@ -244,27 +312,30 @@ impl<'a> Encoder<'a> {
 
     /// Appends the ids of a word that was seen before.
     fn cached(&mut self, word: &[u8]) -> bool {
-        if self.cache.is_empty() || word.len() > 22 {
+        if self.cache.is_empty() {
             return false;
         }
-        let e = &self.cache[slot_of(word)];
-        if e.len as usize == word.len() && e.key[..word.len()] == *word {
-            self.out.extend_from_slice(&e.ids[..e.n as usize]);
-            return true;
+        let Some(key) = Key::new(word) else {
+            return false;
+        };
+        let e = &self.cache[key.slot()];
+        if e.key != key {
+            return false;
         }
-        false
+        self.out.extend_from_slice(&e.ids[..e.n as usize]);
+        true
     }
 
     /// Remembers that `word` became the ids from `from` on.
     fn remember(&mut self, word: &[u8], from: usize) {
         let ids = &self.out[from..];
-        if self.cache.is_empty() || word.len() > 22 || ids.len() > 8 {
+        if self.cache.is_empty() || ids.len() > 8 {
             return;
         }
-        let e = &mut self.cache[slot_of(word)];
-        e.len = word.len() as u8;
+        let Some(key) = Key::new(word) else { return };
+        let e = &mut self.cache[key.slot()];
+        e.key = key;
         e.n = ids.len() as u8;
-        e.key[..word.len()].copy_from_slice(word);
         e.ids[..ids.len()].copy_from_slice(ids);
     }
 
@@ -291,6 +362,26 @@ impl<'a> Encoder<'a> {
             self.out.push(id);
             self.remember(word, from);
             return;
+        }
+        if word.len() > bpe::SCAN
+            && let Some(table) = &self.bytes
+            && table[word[0] as usize] != NONE
+            && word.iter().all(|&b| b == word[0])
+        {
+            self.runs.clear();
+            self.runs.push(bpe::Run {
+                id: table[word[0] as usize],
+                count: word.len() as u32,
+                start: 0,
+                width: 1,
+            });
+            if bpe::merge_runs(&self.view, &mut self.runs, allow) {
+                for run in &self.runs {
+                    self.out
+                        .extend(std::iter::repeat_n(run.id, run.count as usize));
+                }
+                return;
+            }
         }
         self.symbols.clear();
         let mut unknown = false;
@@ -349,10 +440,10 @@ impl<'a> Encoder<'a> {
             self.out.push(id);
             return;
         }
-        self.symbols.clear();
+        self.runs.clear();
         self.unknown_before = false;
         // An unknown token that is not written yet: `tokenizers` writes it at the next known character.
-        let mut unknown: Option<bpe::Symbol> = None;
+        let mut unknown: Option<(u32, u32)> = None;
         for (i, c) in word.char_indices() {
             let inner = if i > 0 { INNER } else { 0 };
             let last = if i + c.len_utf8() == word.len() {
@@ -362,18 +453,19 @@ impl<'a> Encoder<'a> {
             };
             let id = self.initial(c as u32, inner, last);
             let start = i as u32;
+            let width = c.len_utf8() as u32;
             if id != NONE || *late_unk {
-                if let Some(u) = unknown.take() {
-                    self.symbol(word, u);
+                if let Some((id, start)) = unknown.take() {
+                    self.symbol(word, id, start, 0);
                 }
-                self.symbol(word, bpe::Symbol { id, start });
+                self.symbol(word, id, start, width);
                 continue;
             }
             if *byte_fallback {
                 let bytes = &word.as_bytes()[i..i + c.len_utf8()];
                 if let Some(ids) = self.t.bytes_of(bytes) {
                     for &id in &ids[..bytes.len()] {
-                        self.symbol(word, bpe::Symbol { id, start });
+                        self.symbol(word, id, start, 0);
                     }
                     continue;
                 }
@@ -381,64 +473,104 @@ impl<'a> Encoder<'a> {
             if let Some(id) = *unk {
                 match unknown {
                     Some(_) if *fuse_unk => {}
-                    Some(u) => {
-                        self.symbol(word, u);
-                        unknown = Some(bpe::Symbol { id, start });
+                    Some((before, at)) => {
+                        self.symbol(word, before, at, 0);
+                        unknown = Some((id, start));
                     }
-                    None => unknown = Some(bpe::Symbol { id, start }),
+                    None => unknown = Some((id, start)),
                 }
             }
         }
-        if let Some(u) = unknown {
-            self.symbol(word, u);
+        if let Some((id, start)) = unknown {
+            self.symbol(word, id, start, 0);
         }
         self.segment(word, word.len());
     }
 
     /// Appends a symbol; where no merge can join it with the one before, what came before is encoded first.
-    fn symbol(&mut self, word: &str, s: bpe::Symbol) {
-        if let Some(last) = self.symbols.last()
-            && self.view.has_joins()
-            && !self.view.joins(last.id, s.id)
-        {
-            self.segment(word, s.start as usize);
+    fn symbol(&mut self, word: &str, id: u32, start: u32, width: u32) {
+        if let Some(last) = self.runs.last_mut() {
+            if self.view.has_joins() && !self.view.joins(last.id, id) {
+                self.segment(word, start as usize);
+            } else if last.id == id && last.width == width {
+                last.count += 1;
+                return;
+            }
         }
-        self.symbols.push(s);
+        self.runs.push(bpe::Run {
+            id,
+            count: 1,
+            start,
+            width,
+        });
     }
 
     /// Encodes the collected symbols, which end at `end` of the word.
     fn segment(&mut self, word: &str, end: usize) {
-        let Some(first) = self.symbols.first() else {
-            return;
-        };
-        let start = first.start as usize;
-        let bytes = word.as_bytes().get(start..end).unwrap_or(&[]);
+        let mut runs = std::mem::take(&mut self.runs);
+        self.segment_of(word, end, &mut runs);
+        runs.clear();
+        self.runs = runs;
+    }
+
+    fn segment_of(&mut self, word: &str, end: usize, runs: &mut Vec<bpe::Run>) {
+        let Some(first) = runs.first() else { return };
+        let bytes = word
+            .as_bytes()
+            .get(first.start as usize..end)
+            .unwrap_or(&[]);
+        let symbols: usize = runs.iter().map(|r| r.count as usize).sum();
         // Fallback bytes and unknown tokens are segments of one symbol wherever segments are cut.
-        let cacheable = self.symbols.len() > 1 && self.view.has_joins();
+        let cacheable = symbols > 1 && self.view.has_joins();
         if cacheable && self.cached(bytes) {
-            self.symbols.clear();
             self.unknown_before = false;
             return;
         }
         let allow = self.allow();
         let from = self.out.len();
-        bpe::merge(&self.view, &mut self.symbols, allow, &mut self.bpe);
-        let symbols = std::mem::take(&mut self.symbols);
         let mut known = true;
-        for (i, s) in symbols.iter().enumerate() {
-            if (s.id as usize) < self.view.n_tokens() {
-                self.known(s.id);
-                continue;
+        if symbols > bpe::SCAN
+            && runs.len() <= bpe::MAX_RUNS
+            && bpe::merge_runs(&self.view, runs, allow)
+        {
+            for run in runs {
+                known &= self.write(word, run.id, run.start, run.width, run.count);
             }
-            let to = symbols.get(i + 1).map_or(end, |n| n.start as usize);
-            self.late_unknown(word.as_bytes().get(s.start as usize..to).unwrap_or(&[]));
-            known = false;
+        } else {
+            let mut list = std::mem::take(&mut self.symbols);
+            list.clear();
+            for run in runs {
+                let of_run = |k| bpe::Symbol {
+                    id: run.id,
+                    start: run.start + k * run.width,
+                };
+                list.extend((0..run.count).map(of_run));
+            }
+            bpe::merge(&self.view, &mut list, allow, &mut self.bpe);
+            for (i, s) in list.iter().enumerate() {
+                let to = list.get(i + 1).map_or(end as u32, |n| n.start);
+                known &= self.write(word, s.id, s.start, to.saturating_sub(s.start), 1);
+            }
+            self.symbols = list;
         }
-        self.symbols = symbols;
-        self.symbols.clear();
         if cacheable && known {
             self.remember(bytes, from);
         }
+    }
+
+    /// Appends a token, or what stands for an unknown character, `count` times; returns whether it was a token.
+    fn write(&mut self, word: &str, id: u32, start: u32, width: u32, count: u32) -> bool {
+        let token = (id as usize) < self.view.n_tokens();
+        for k in 0..count {
+            if token {
+                self.known(id);
+            } else {
+                let at = (start + k * width) as usize;
+                let bytes = word.as_bytes().get(at..at + width as usize);
+                self.late_unknown(bytes.unwrap_or(&[]));
+            }
+        }
+        token
     }
 
     /// Appends a token; an unused piece is taken apart into what it was merged from.
@@ -501,6 +633,10 @@ impl<'a> Encoder<'a> {
         else {
             return Ok(());
         };
+        if self.cached(word.as_bytes()) {
+            return Ok(());
+        }
+        let from = self.out.len();
         let options = unigram::Options {
             unk,
             unk_score,
@@ -548,10 +684,7 @@ impl<'a> Encoder<'a> {
                 "the text holds a character that is not in the vocabulary, and the tokenizer has no unknown token",
             ));
         }
+        self.remember(word.as_bytes(), from);
         Ok(())
     }
-}
-
-fn slot_of(word: &[u8]) -> usize {
-    super::prepared::hash_bytes(word) as usize & (CACHE_SLOTS - 1)
 }

@@ -17,6 +17,8 @@ mod pattern;
 mod prepared;
 mod scripts;
 mod split;
+#[cfg(test)]
+mod tests;
 mod trie;
 mod unicode;
 mod unigram;

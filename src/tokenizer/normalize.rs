@@ -212,17 +212,17 @@ fn is_bert_control(c: char) -> bool {
 
 /// `text` with every match replaced.
 pub fn replace<'t>(m: &Matcher, content: &str, text: Cow<'t, str>) -> Result<Cow<'t, str>> {
-    let mut found = Vec::new();
-    m.find_all(&text, &mut found)?;
-    if found.is_empty() {
-        return Ok(text);
-    }
-    let mut out = String::with_capacity(text.len() + found.len() * content.len());
+    let mut out = String::new();
     let mut last = 0;
-    for (lo, hi) in found {
+    m.find_all(&text, |lo, hi| {
         out.push_str(&text[last..lo]);
         out.push_str(content);
         last = hi;
+        Ok(())
+    })?;
+    // Also when only an empty match was replaced by nothing.
+    if last == 0 && out.is_empty() {
+        return Ok(text);
     }
     out.push_str(&text[last..]);
     Ok(Cow::Owned(out))

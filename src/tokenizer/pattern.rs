@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 16;
 /// Steps of the own matcher per byte of text; published patterns need fewer than 10.
 const STEPS_PER_BYTE: usize = 256;
 /// Backtracks of `fancy-regex` for one search: a fraction of a second.
-const BACKTRACK_LIMIT: usize = 10_000_000;
+const BACKTRACK_LIMIT: usize = 4_000_000;
 
 /// A compiled pattern.
 #[derive(Debug)]
@@ -58,29 +58,29 @@ impl Matcher {
             })
     }
 
-    /// Appends the byte ranges of all matches in `text`, from left to right, to `out`.
-    pub fn find_all(&self, text: &str, out: &mut Vec<(usize, usize)>) -> Result<()> {
+    /// Calls `found` with the byte range of every match in `text`, from left to right.
+    pub fn find_all(
+        &self,
+        text: &str,
+        mut found: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Matcher::Literal(s) if s.is_empty() => {}
-            Matcher::Literal(s) => out.extend(
-                text.match_indices(s.as_str())
-                    .map(|(i, m)| (i, i + m.len())),
-            ),
-            Matcher::Classes(p) => p.find_all(text, out)?,
-            Matcher::Fancy(r) => {
-                for m in r.find_iter(text) {
-                    let m = m.map_err(|e| {
-                        Error::limit(format_args!(
-                            "the split pattern gave up on a text of {} bytes: {}",
-                            text.len(),
-                            one_line(&e.to_string())
-                        ))
-                    })?;
-                    out.push((m.start(), m.end()));
-                }
-            }
+            Matcher::Literal(s) if s.is_empty() => Ok(()),
+            Matcher::Literal(s) => text
+                .match_indices(s.as_str())
+                .try_for_each(|(i, m)| found(i, i + m.len())),
+            Matcher::Classes(p) => p.find_all(text, found),
+            Matcher::Fancy(r) => r.find_iter(text).try_for_each(|m| {
+                let m = m.map_err(|e| {
+                    Error::limit(format_args!(
+                        "the split pattern gave up on a text of {} bytes: {}",
+                        text.len(),
+                        one_line(&e.to_string())
+                    ))
+                })?;
+                found(m.start(), m.end())
+            }),
         }
-        Ok(())
     }
 }
 
@@ -158,7 +158,11 @@ impl Program {
         })
     }
 
-    fn find_all(&self, text: &str, out: &mut Vec<(usize, usize)>) -> Result<()> {
+    fn find_all(
+        &self,
+        text: &str,
+        mut found: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
         let mut steps = text.len().saturating_mul(STEPS_PER_BYTE) + 4096;
         // Per alternative: it fails at every start before this position.
         let mut dead = vec![0usize; self.alternatives.len()];
@@ -175,7 +179,7 @@ impl Program {
                 }
                 match self.run(nodes, None, text, at, &mut steps) {
                     Ok(Some(end)) if end > at => {
-                        out.push((at, end));
+                        found(at, end)?;
                         at = end;
                         continue 'next;
                     }
@@ -628,4 +632,127 @@ pub fn from_oniguruma(text: &str) -> Result<String> {
         i += 1;
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Split patterns of published tokenizers.
+    const KNOWN: &[&str] = &[
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+        "[一-龥\u{3040}-ゟ゠-ヿ]+",
+        r"[\p{P}\$\+<=>\^~\|`]+",
+        r" ?[^(\s|.,!?…。，、।۔،)]+",
+        r"[^(\s|[.,!?…。，、।۔،])]+",
+        r"\s?\p{L}+",
+        r"\s+$",
+        r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t)?|\p{N}{1,3}|\s+(?!\S)|\s+",
+        r"(a|bc){1}d|x{2,4}y?",
+    ];
+
+    fn found(m: &Matcher, text: &str) -> Vec<(usize, usize)> {
+        let mut out = Vec::new();
+        m.find_all(text, |a, b| {
+            out.push((a, b));
+            Ok(())
+        })
+        .unwrap();
+        out
+    }
+
+    /// A small generator: the same texts in every run.
+    fn texts() -> Vec<String> {
+        let alphabet: Vec<char> = "aAbcdxyzZsSſTtdD'’lLvVrReEmM019٣²  \t\n\r\u{85}\u{a0}\u{3000}.,!?…。()[]{}<>|$+^~`\"#/\\-_@éÉ\u{301}ßǅªかカ中文한ۃा\u{200d}😀𝔸\u{10400}"
+            .chars()
+            .collect();
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut next = move |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % n as u64) as usize
+        };
+        (0..400)
+            .map(|_| {
+                let mut text = String::new();
+                for _ in 0..next(30) {
+                    let c = alphabet[next(alphabet.len())];
+                    for _ in 0..1 + next(4) * next(2) {
+                        text.push(c);
+                    }
+                }
+                text
+            })
+            .collect()
+    }
+
+    #[test]
+    fn published_patterns_run_on_the_own_matcher_and_match_like_regular_expressions() {
+        let texts = texts();
+        for p in KNOWN {
+            let m = Matcher::new(&Pattern::Regex((*p).into())).unwrap();
+            assert!(matches!(m, Matcher::Classes(_)), "{p}");
+            let reference = fancy_regex::Regex::new(p).unwrap();
+            for t in &texts {
+                let want: Vec<(usize, usize)> = reference
+                    .find_iter(t)
+                    .map(|m| m.map(|m| (m.start(), m.end())).unwrap())
+                    .collect();
+                assert_eq!(found(&m, t), want, "{p} on {t:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_patterns_go_to_the_general_engine() {
+        for p in [
+            r"\d{1,3}(?=(?:\d{3})*\b)",
+            r"\bx",
+            "(ab)+",
+            "a*?b",
+            r"(?<!x)y",
+            "x*",
+        ] {
+            let m = Matcher::new(&Pattern::Regex(p.into())).unwrap();
+            assert!(matches!(m, Matcher::Fancy(_)), "{p}");
+        }
+        let m = Matcher::new(&Pattern::Regex(r"\d{1,3}(?=(?:\d{3})*\b)".into())).unwrap();
+        assert_eq!(found(&m, "1234567"), [(0, 1), (1, 4), (4, 7)]);
+        assert!(Matcher::new(&Pattern::Regex("(".into())).is_err());
+        assert!(Matcher::new(&Pattern::Regex("a".repeat(MAX_PATTERN + 1))).is_err());
+    }
+
+    #[test]
+    fn a_run_that_fails_is_not_tried_from_its_inside() {
+        // Quadratic otherwise: the budget would run out.
+        let m = Matcher::new(&Pattern::Regex(r"\s+$".into())).unwrap();
+        let text = " ".repeat(1 << 20) + "x";
+        assert_eq!(found(&m, &text), []);
+    }
+
+    #[test]
+    fn a_pattern_that_explodes_runs_out_of_steps() {
+        let p = r"a*a*a*a*a*b";
+        let m = Matcher::new(&Pattern::Regex(p.into())).unwrap();
+        assert!(matches!(m, Matcher::Classes(_)));
+        let e = m.find_all(&"a".repeat(3000), |_, _| Ok(())).unwrap_err();
+        assert_eq!(e.exit_code(), 5, "{e}");
+    }
+
+    #[test]
+    fn oniguruma_is_rewritten_where_it_means_something_else() {
+        let ok = |p: &str| from_oniguruma(p).unwrap();
+        assert_eq!(ok(r"\s+$|^a"), r"\s+(?m:$)|(?m:^)a");
+        assert_eq!(ok(r"[$^]\$\^"), r"[$^]\$\^");
+        assert_eq!(ok(r"\p{N}{1,3}+x{2,3}"), r"\p{N}{1,}x{2,3}");
+        assert!(from_oniguruma(r"a{2,3}+").is_err());
+        assert!(from_oniguruma(r"\h+").is_err());
+        let m = Matcher::new(&Pattern::Regex(ok(r"\s+$"))).unwrap();
+        assert_eq!(found(&m, "a  \n b "), [(1, 3), (6, 7)]);
+    }
 }

@@ -114,12 +114,15 @@ impl<'a> Trie<'a> {
         if lo <= node {
             return None;
         }
-        let at = self
-            .labels
-            .get(lo..hi)?
-            .iter()
-            .position(|&l| l >= label)
-            .filter(|&i| self.labels[lo + i] == label)?;
+        let labels = self.labels.get(lo..hi)?;
+        let at = if labels.len() <= 8 {
+            labels.iter().position(|&l| l == label)?
+        } else {
+            labels.partition_point(|&l| l < label)
+        };
+        if labels.get(at) != Some(&label) {
+            return None;
+        }
         Some((lo + at) as u32)
     }
 

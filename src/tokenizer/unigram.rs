@@ -20,6 +20,9 @@ pub struct Options {
     pub max_score: f64,
 }
 
+/// Bytes after which a position that every path goes through is looked for.
+const WINDOW: usize = 1 << 14;
+
 #[derive(Clone, Copy)]
 struct Node {
     score: f64,
@@ -31,7 +34,7 @@ struct Node {
 #[derive(Default)]
 pub struct Scratch {
     nodes: Vec<Node>,
-    /// The best path, from right to left: (start, end, id), id [`NONE`] for unknown.
+    /// The best path of a window, from right to left: (start, end, id), id [`NONE`] for unknown.
     path: Vec<(u32, u32, u32)>,
 }
 
@@ -46,16 +49,14 @@ pub fn encode(
     mut piece: impl FnMut(usize, usize, u32),
 ) {
     let bytes = word.as_bytes();
-    let nodes = &mut scratch.nodes;
+    let Scratch { nodes, path } = scratch;
+    let empty = Node {
+        score: 0.0,
+        id: NONE,
+        from: NONE,
+    };
     nodes.clear();
-    nodes.resize(
-        bytes.len() + 1,
-        Node {
-            score: 0.0,
-            id: NONE,
-            from: NONE,
-        },
-    );
+    nodes.push(empty);
     // SentencePiece keeps sums as f32; a candidate is computed in f64 only where it holds the bonus.
     let narrow = |x: f64| {
         if options.sentencepiece {
@@ -64,9 +65,24 @@ pub fn encode(
             x
         }
     };
+    // `nodes` are the positions from `base` on. Where no piece reaches across a position, every path goes through it: what
+    // lies before is decided, and only its last run of unknown characters stays open.
+    let mut base = 0;
+    let mut reach = 0;
+    let mut unknown: Option<(usize, usize)> = None;
     for (at, c) in word.char_indices() {
-        let here = nodes[at].score;
+        if reach <= at && at - base >= WINDOW {
+            let score = nodes[at - base].score;
+            flush(nodes, path, base, options, &mut unknown, &mut piece);
+            nodes.clear();
+            nodes.push(Node { score, ..empty });
+            base = at;
+        }
+        let here = nodes[at - base].score;
         let char_len = c.len_utf8();
+        if nodes.len() <= at - base + char_len {
+            nodes.resize(at - base + char_len + 1, empty);
+        }
         let mut single = false;
         let mut node = 0;
         for (i, &b) in bytes[at..].iter().enumerate() {
@@ -79,7 +95,6 @@ pub fn encode(
                 continue;
             }
             let len = i + 1;
-            let target = &mut nodes[at + len];
             let candidate = if options.sentencepiece {
                 match kind_from_flags(view.flags(id)) {
                     TokenKind::Unused => continue,
@@ -91,50 +106,69 @@ pub fn encode(
             } else {
                 view.score(id) + here
             };
+            if nodes.len() <= at - base + len {
+                nodes.resize(at - base + len + 1, empty);
+            }
+            let target = &mut nodes[at - base + len];
             if target.from == NONE || candidate > target.score {
                 *target = Node {
                     score: narrow(candidate),
                     id,
-                    from: at as u32,
+                    from: (at - base) as u32,
                 };
             }
+            reach = reach.max(at + len);
             single |= len == char_len;
         }
         if !single {
-            let target = &mut nodes[at + char_len];
+            let target = &mut nodes[at - base + char_len];
             let candidate = narrow(options.unk_score + here);
             if target.from == NONE || candidate > target.score {
                 *target = Node {
                     score: candidate,
                     id: options.unk.unwrap_or(NONE),
-                    from: at as u32,
+                    from: (at - base) as u32,
                 };
             }
+            reach = reach.max(at + char_len);
         }
     }
-    let path = &mut scratch.path;
+    nodes.truncate(bytes.len() - base + 1);
+    flush(nodes, path, base, options, &mut unknown, &mut piece);
+    if let Some((from, to)) = unknown {
+        piece(from, to, NONE);
+    }
+}
+
+/// Follows the best path back from the last node and hands its pieces on; a run of unknown characters at its end stays open.
+fn flush(
+    nodes: &[Node],
+    path: &mut Vec<(u32, u32, u32)>,
+    base: usize,
+    options: &Options,
+    open: &mut Option<(usize, usize)>,
+    piece: &mut impl FnMut(usize, usize, u32),
+) {
     path.clear();
-    let mut end = bytes.len();
+    let mut end = nodes.len() - 1;
     while end > 0 {
         let node = nodes[end];
-        let from = node.from as usize;
-        if from >= end {
-            // A token that ends inside a character (damaged tables) leaves a gap: show it as unknown.
-            path.push((0, end as u32, NONE));
-            break;
-        }
-        let unknown = node.id == NONE || Some(node.id) == options.unk;
-        match path.last_mut() {
-            Some(last) if unknown && last.2 == NONE => last.0 = from as u32,
-            _ => path.push((
-                from as u32,
-                end as u32,
-                if unknown { NONE } else { node.id },
-            )),
-        }
+        // A token that ends inside a character (damaged tables) leaves a gap: show it as unknown.
+        let from = (node.from as usize).min(end - 1);
+        let known = node.from != NONE && Some(node.id) != options.unk;
+        path.push((from as u32, end as u32, if known { node.id } else { NONE }));
         end = from;
     }
     for &(from, to, id) in path.iter().rev() {
-        piece(from as usize, to as usize, id);
+        let (from, to) = (base + from as usize, base + to as usize);
+        if id == NONE {
+            let start = open.map_or(from, |o| o.0);
+            *open = Some((start, to));
+            continue;
+        }
+        if let Some((a, b)) = open.take() {
+            piece(a, b, NONE);
+        }
+        piece(from, to, id);
     }
 }

@@ -7,7 +7,7 @@ use crate::convert::gguf::{Scalar, Value};
 use crate::error::{Error, Result};
 use crate::tokenizer::{
     AddedToken, Behavior, DecoderStep, Definition, Merge, Merges, ModelOptions, Normalizer,
-    Pattern, PreTokenizer, TemplateItem, Token, TokenKind, alphabet_to_bytes,
+    Pattern, PreTokenizer, TemplateItem, Token, TokenKind, alphabet_to_bytes, byte_piece,
 };
 
 /// Texts that end a generation in whatever model has them; llama.cpp makes them control tokens.
@@ -202,7 +202,7 @@ impl Vocab {
             }
             texts.push(text);
         }
-        let kinds = (0..n)
+        let kinds: Vec<TokenKind> = (0..n)
             .map(|i| match types.as_ref().map_or(1, |t| t[i] as i64) {
                 2 => TokenKind::Unknown,
                 3 => TokenKind::Control,
@@ -212,6 +212,16 @@ impl Vocab {
                 _ => TokenKind::Normal,
             })
             .collect();
+        let byte = |i: &usize| kinds[*i] == TokenKind::Byte;
+        if let Some(i) = (0..n)
+            .filter(byte)
+            .find(|&i| byte_piece(texts[i].as_bytes()).is_none())
+        {
+            return Err(Error::invalid(format_args!(
+                "{key}: token {i} is the byte token {:?}, expected <0x00> to <0xFF>",
+                texts[i]
+            )));
+        }
         Ok(Vocab {
             texts,
             ids,
