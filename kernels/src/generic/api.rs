@@ -2,6 +2,7 @@
 //! one panics.
 
 use super::attention::{Scores, Values};
+use super::delta_rule::Steps;
 use super::{Activation, KV_TILE, KvType};
 use crate::Kernels;
 
@@ -251,5 +252,48 @@ impl Kernels {
             product(v.len().next_multiple_of(KV_TILE), kv.bytes(), 1)
         );
         unsafe { (self.vector.store_v)(kv, v, row) }
+    }
+
+    /// Steps of the gated delta rule on the state of one head, `[key_dim][value_dim]`, as many as
+    /// `decay` has elements: with row t of q and k (`[steps][key_dim]`) and of v (`v_stride`
+    /// apart),
+    ///
+    /// ```text
+    /// S <- decay[t] S;   d = beta[t] (v - S^T k);   S <- S + k d^T;   out[t] = S^T q
+    /// ```
+    ///
+    /// Both sums run over ascending rows of S, fused; a product with the decay is rounded before
+    /// it is used; `out` is `[steps][value_dim]`. Steps one by one give the same bits.
+    pub fn delta_rule(
+        &self,
+        state: &mut [f32],
+        (key_dim, value_dim): (usize, usize),
+        q: &[f32],
+        k: &[f32],
+        (v, v_stride): (&[f32], usize),
+        decay: &[f32],
+        beta: &[f32],
+        out: &mut [f32],
+    ) {
+        let n = decay.len();
+        assert_eq!(beta.len(), n);
+        assert_eq!(state.len(), product(key_dim, value_dim, 1));
+        assert!(q.len() >= product(n, key_dim, 1) && k.len() >= product(n, key_dim, 1));
+        assert!(v.len() >= span(n, v_stride, value_dim));
+        assert!(out.len() >= product(n, value_dim, 1));
+        let a = Steps {
+            state: state.as_mut_ptr(),
+            key_dim,
+            value_dim,
+            n,
+            q: q.as_ptr(),
+            k: k.as_ptr(),
+            v: v.as_ptr(),
+            v_stride,
+            decay: decay.as_ptr(),
+            beta: beta.as_ptr(),
+            out: out.as_mut_ptr(),
+        };
+        unsafe { (self.vector.delta_rule)(a) }
     }
 }

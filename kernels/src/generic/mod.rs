@@ -13,6 +13,7 @@
 pub(crate) mod activation;
 mod api;
 pub(crate) mod attention;
+pub(crate) mod delta_rule;
 pub(crate) mod elementwise;
 mod math;
 pub(crate) mod norm;
@@ -52,6 +53,7 @@ macro_rules! with_every_kernel {
             attention::values(kv: crate::generic::KvType, a: crate::generic::attention::Values);
             attention::store_k(kv: crate::generic::KvType, k: &[f32], tile: &mut [u8], lane: usize);
             attention::store_v(kv: crate::generic::KvType, v: &[f32], row: &mut [u8]);
+            delta_rule::delta_rule(a: crate::generic::delta_rule::Steps);
         }
     };
 }

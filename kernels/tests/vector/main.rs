@@ -5,6 +5,7 @@
 mod accuracy;
 mod attention;
 mod data;
+mod delta_rule;
 mod equality;
 mod guard;
 
