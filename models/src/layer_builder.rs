@@ -3,7 +3,7 @@
 //! Names are relative to the layer and end before `.weight` or `.bias`.
 
 use crate::builder::Builder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Rows, Source, interleaved_to_half_split};
 use crate::source::Origin;
 use crate::spec::{
@@ -21,7 +21,8 @@ pub enum Qkv<'n> {
     Grouped(&'n str),
 }
 
-/// Names of the tensors of an attention.
+/// Names of the tensors of an attention. With [`Attention::output_gate`] the matrix of q has for every head the rows of its query, then
+/// those of its gate.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionNames<'n> {
     /// The three input projections.
@@ -267,6 +268,12 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         a.o_bias = self.has_bias(a.o_bias, names.o);
         let (heads, kv_heads, hd) = (a.n_heads, a.n_kv_heads, a.head_dim);
         let (q, kv, group) = (a.q_width(), a.kv_width(), heads / kv_heads);
+        let gated = a.output_gate;
+        if gated && (!matches!(names.qkv, Qkv::Split(_)) || a.q_bias) {
+            return Err(Error::new(
+                "an attention whose outputs are gated has a fused qkv matrix or a bias of q, expected neither",
+            ));
+        }
         let rotated = if self.plan.interleaved {
             self.plan.rotated(a.rope).min(hd)
         } else {
@@ -279,22 +286,33 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         ] {
             let rotated = if part < 2 { rotated } else { 0 };
             // First foreign row of a head.
+            let paired = gated && part == 0;
             let start = |head: u32| match (names.qkv, part) {
+                (Qkv::Split(_), _) if paired => head * 2 * hd,
                 (Qkv::Split(_), _) => head * hd,
                 (Qkv::Fused(_), part) => [0, q, q + kv][part] + head * hd,
                 (Qkv::Grouped(_), 0) => (head / group * (group + 2) + head % group) * hd,
                 (Qkv::Grouped(_), part) => (head * (group + 2) + group + part as u32 - 1) * hd,
             };
             let split = matches!(names.qkv, Qkv::Split(_));
-            let total = if split { n * hd } else { q + 2 * kv };
+            let total = match split {
+                true if paired => 2 * q,
+                true => n * hd,
+                false => q + 2 * kv,
+            };
             let bias = if part == 0 { a.q_bias } else { a.kv_bias };
             let key = (self.branch_key(role), bias.then_some(bias_role));
             let name = self.name(name);
             // The shape is checked before a list of that length is made.
             let shape = [total, self.hidden];
             self.plan.expect_linear(&name, shape)?;
-            let rows = (!split || rotated > 0).then(|| head_rows(n, hd, rotated, start));
+            let rows = (!split || paired || rotated > 0).then(|| head_rows(n, hd, rotated, start));
             self.plan.linear(key, &name, shape, rows)?;
+            if paired {
+                let key = (self.branch_key(Role::AttnGate), None);
+                let rows = head_rows(n, hd, 0, |head| (2 * head + 1) * hd);
+                self.plan.linear(key, &name, shape, Some(rows))?;
+            }
         }
         let o = [Role::AttnO, Role::AttnOBias];
         self.linear(o, names.o, [self.hidden, q], a.o_bias, None)?;

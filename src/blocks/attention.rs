@@ -15,7 +15,7 @@ use crate::cache::{HeadCache, KvShape, TILE};
 use crate::ops::{ActBuffer, Context, Product, grow, matmul, wants_quantized};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
-use quern_kernels::{Kernels, PANEL_ROWS};
+use quern_kernels::{Activation, Kernels, PANEL_ROWS};
 use quern_models::spec::{self, Mask, NormSpan};
 use std::sync::Mutex;
 
@@ -40,6 +40,8 @@ pub struct Attention {
     pub v: Matrix,
     /// `hidden x q_width`.
     pub o: Matrix,
+    /// `q_width x hidden`, if the heads are gated.
+    pub gate: Option<Matrix>,
     /// Biases, if there are any.
     pub q_bias: Option<Vector>,
     /// See `q_bias`.
@@ -66,6 +68,7 @@ pub struct Buffers {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    gate: Vec<f32>,
     mixed: ActBuffer,
     heads: Vec<f32>,
     partial: Vec<f32>,
@@ -75,8 +78,12 @@ pub struct Buffers {
 impl Buffers {
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        let floats =
-            self.q.len() + self.k.len() + self.v.len() + self.heads.len() + self.partial.len();
+        let floats = self.q.len()
+            + self.k.len()
+            + self.v.len()
+            + self.gate.len()
+            + self.heads.len()
+            + self.partial.len();
         let work: usize = self
             .work
             .iter()
@@ -307,7 +314,7 @@ impl Attention {
 
     /// The matrices that read the branch's input.
     pub fn readers(&self) -> impl Iterator<Item = &Matrix> {
-        [&self.q, &self.k, &self.v].into_iter()
+        [&self.q, &self.k, &self.v].into_iter().chain(&self.gate)
     }
 
     /// `out[token] = o(attention(h))` for all tokens of all spans; keys and values of the new tokens join the caches.
@@ -321,13 +328,19 @@ impl Attention {
         out: &mut Vec<f32>,
     ) {
         let n = spans.last().map_or(0, |s| s.rows.end);
-        let products = [
+        let qkv = [
             Product::new(&self.q, &mut b.q, n),
             Product::new(&self.k, &mut b.k, n),
             Product::new(&self.v, &mut b.v, n),
         ];
-        let (q_stride, kv_stride) = (products[0].stride, products[1].stride);
-        matmul(ctx, h, n, &products);
+        let (q_stride, kv_stride) = (qkv[0].stride, qkv[1].stride);
+        match &self.gate {
+            None => matmul(ctx, h, n, &qkv),
+            Some(gate) => {
+                let [q, k, v] = qkv;
+                matmul(ctx, h, n, &[q, k, v, Product::new(gate, &mut b.gate, n)]);
+            }
+        }
         let threads = ctx.crew.threads();
         if b.work.len() < threads {
             b.work.resize_with(threads, Mutex::default);
@@ -335,10 +348,17 @@ impl Attention {
         self.norm_whole(ctx, n, b, q_stride, kv_stride);
         self.append(ctx, spans, angles, b, q_stride, kv_stride);
         self.attend(ctx, spans, b, q_stride);
-        let (heads, q_width) = (&b.heads, self.spec.q_width() as usize);
+        let (heads, gate, q_width) = (&b.heads, &b.gate, self.spec.q_width() as usize);
+        let gated = self.gate.is_some();
         b.mixed.shape(n, q_width, wants_quantized(&self.o));
         b.mixed.fill(ctx, n, false, |token, cols, x| {
-            x.copy_from_slice(&heads[token * q_width + cols.start..token * q_width + cols.end]);
+            let heads = &heads[token * q_width + cols.start..token * q_width + cols.end];
+            if gated {
+                let gate = &gate[token * q_stride + cols.start..token * q_stride + cols.end];
+                ctx.kernels.glu(Activation::Sigmoid, gate, heads, x);
+            } else {
+                x.copy_from_slice(heads);
+            }
         });
         matmul(ctx, &b.mixed, n, &[Product::new(&self.o, out, n)]);
         if let Some(bias) = &self.o_bias {

@@ -145,6 +145,7 @@ impl Binder<'_> {
                     k: self.matrix(Role::AttnK)?,
                     v: self.matrix(Role::AttnV)?,
                     o: self.matrix(Role::AttnO)?,
+                    gate: self.matrix_if(a.output_gate, Role::AttnGate)?,
                     q_bias: self.vector_if(a.q_bias, Role::AttnQBias)?,
                     k_bias: self.vector_if(a.kv_bias, Role::AttnKBias)?,
                     v_bias: self.vector_if(a.kv_bias, Role::AttnVBias)?,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Grouped-query attention (Ainslie et al. 2023); `n_kv_heads == n_heads` is multi-head, 1 is multi-query.
 ///
-/// Order: products and biases, norms (before), clip, rotation, norms (after), scale, `q . k`, soft cap, ALiBi, mask, softmax.
+/// Order: products and biases, norms (before), clip, rotation, norms (after), scale, `q . k`, soft cap, ALiBi, mask, softmax, output gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
@@ -43,6 +43,9 @@ pub struct Attention {
     pub position_scale: Option<PositionScale>,
     /// Whether every head has one more score, a stored constant that is neither scaled nor masked, whose value is zero.
     pub sinks: bool,
+    /// Whether the heads are multiplied by `sigmoid(gate x)`, as wide as they are, before the output projection (Qiu et al. 2025).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_gate: bool,
 }
 
 /// Which keys a query at position i sees.
@@ -160,6 +163,7 @@ impl Attention {
             alibi: None,
             position_scale: None,
             sinks: false,
+            output_gate: false,
         }
     }
 
@@ -259,6 +263,9 @@ impl Attention {
         }
         if self.sinks {
             push(Role::AttnSinks, Shape::Vector(self.n_heads));
+        }
+        if self.output_gate {
+            push(Role::AttnGate, Shape::matrix(q, hidden));
         }
         if let Some(QkNorm { norm, span, .. }) = &self.qk_norm {
             for (weight, bias, width) in [

@@ -55,6 +55,7 @@ pub enum Role {
     ExpertGateBias = 148,
     ExpertUpBias = 149,
     ExpertDownBias = 150,
+    AttnGate = 200,
 }
 
 impl Role {
@@ -110,6 +111,7 @@ impl Role {
         Role::ExpertGateBias,
         Role::ExpertUpBias,
         Role::ExpertDownBias,
+        Role::AttnGate,
     ];
 
     /// The number in the file.
