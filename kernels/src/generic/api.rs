@@ -3,6 +3,7 @@
 
 use super::attention::{Scores, Values};
 use super::delta_rule::Steps;
+use super::recurrent::HeadStep;
 use super::{Activation, KV_TILE, KvType};
 use crate::Kernels;
 
@@ -164,6 +165,63 @@ impl Kernels {
     /// is minus infinity.
     pub fn softmax(&self, s: &mut [f32]) {
         unsafe { (self.vector.softmax)(s) }
+    }
+
+    /// One token of a causal convolution of every channel with itself: `out[c] = bias[c] + sum over k, ascending, of weight[k * stride + c]
+    /// * window[(first + k) % K][c]`, fused, from +0 without a bias. `window` holds the last K inputs, rows of `out.len()`, the oldest
+    /// being row `first`.
+    pub fn convolve(
+        &self,
+        window: &[f32],
+        first: usize,
+        weight: &[f32],
+        stride: usize,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        let taps = window.len() / out.len().max(1);
+        assert_eq!(window.len(), taps * out.len());
+        assert!(first < taps.max(1));
+        assert!(weight.len() >= span(taps, stride, out.len()));
+        assert!(bias.is_none_or(|b| b.len() == out.len()));
+        unsafe { (self.vector.convolve)(window, first, weight, stride, bias, out) }
+    }
+
+    /// One token of a selective scan (Gu and Dao 2023) over some channels; step, skip, x and out have one value per channel, b and c one per
+    /// element n of a channel's state. For every channel: `y = skip * x; g = step * x`, then for n ascending `s[n] = fma(g, b[n], s[n] *
+    /// exp(step * rate[n])); y = fma(s[n], c[n], y)`; `out = y`. `state` and `rate` hold for every group of 16 channels `b.len()` rows
+    /// of that many values; the last group may be narrower.
+    pub fn selective_scan(
+        &self,
+        state: &mut [f32],
+        rate: &[f32],
+        (step, skip): (&[f32], &[f32]),
+        x: &[f32],
+        (b, c): (&[f32], &[f32]),
+        out: &mut [f32],
+    ) {
+        let n = out.len();
+        assert!(x.len() == n && step.len() == n && skip.len() == n);
+        assert!(b.len() == c.len() && state.len() == rate.len());
+        assert_eq!(state.len(), product(n, b.len(), 1));
+        unsafe { (self.vector.selective_scan)(state, rate, (step, skip), x, (b, c), out) }
+    }
+
+    /// One token of a scan whose state decays as one (Dao and Gu 2024): for every channel of a head `y = skip * x; g = step * x`, then for n
+    /// ascending `s[n] = fma(g, b[n], s[n] * decay); y = fma(s[n], c[n], y)`; `out = y`. `state` is laid out as in
+    /// [`selective_scan`](Self::selective_scan).
+    pub fn head_scan(
+        &self,
+        state: &mut [f32],
+        (step, decay, skip): (f32, f32, f32),
+        x: &[f32],
+        (b, c): (&[f32], &[f32]),
+        out: &mut [f32],
+    ) {
+        assert!(x.len() == out.len() && b.len() == c.len());
+        assert_eq!(state.len(), product(out.len(), b.len(), 1));
+        let h = HeadStep { step, decay, skip };
+        unsafe { (self.vector.head_scan)(state, h, x, (b, c), out) }
     }
 
     /// Scores of `n_q` queries against `n_tiles` tiles of keys of one KV head: `scores[i *

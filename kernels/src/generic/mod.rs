@@ -17,6 +17,7 @@ pub(crate) mod delta_rule;
 pub(crate) mod elementwise;
 mod math;
 pub(crate) mod norm;
+pub(crate) mod recurrent;
 pub(crate) mod rope;
 pub(crate) mod softmax;
 
@@ -47,6 +48,15 @@ macro_rules! with_every_kernel {
             elementwise::max(x: &[f32]) -> f32;
             elementwise::argmax(x: &[f32]) -> usize;
             elementwise::all_finite(x: &[f32]) -> bool;
+            recurrent::convolve(
+                window: &[f32], first: usize, weight: &[f32], stride: usize, bias: Option<&[f32]>,
+                out: &mut [f32]);
+            recurrent::selective_scan(
+                state: &mut [f32], rate: &[f32], per_channel: (&[f32], &[f32]), x: &[f32],
+                per_state: (&[f32], &[f32]), out: &mut [f32]);
+            recurrent::head_scan(
+                state: &mut [f32], h: crate::generic::recurrent::HeadStep, x: &[f32],
+                per_state: (&[f32], &[f32]), out: &mut [f32]);
             softmax::softmax_exp(s: &mut [f32]) -> (f32, f32);
             softmax::softmax(s: &mut [f32]);
             attention::scores(kv: crate::generic::KvType, a: crate::generic::attention::Scores);

@@ -8,6 +8,7 @@ mod data;
 mod delta_rule;
 mod equality;
 mod guard;
+mod recurrent;
 
 use quern_kernels::{Kernels, supported};
 use std::io::Write;
