@@ -16,9 +16,46 @@ pub(super) fn json(path: &Path) -> Result<Option<Json>> {
         return Ok(None);
     }
     let bytes = SourceFile::open(path)?.read_all(MAX_SMALL)?;
-    serde_json::from_slice(&bytes)
+    parse(&bytes)
         .map(Some)
         .map_err(|e| Error::invalid(format_args!("{path:?}: {}", safetensors::quoted(&e))))
+}
+
+/// A JSON value, perhaps with the numbers that JSON does not have and Python writes all the same; they become what newer files hold in their
+/// place: `{"__float__": "Infinity"}`.
+fn parse(bytes: &[u8]) -> serde_json::Result<Json> {
+    let strict = serde_json::from_slice(bytes);
+    if strict.is_ok() {
+        return strict;
+    }
+    serde_json::from_slice(&spelled_out(bytes)).or(strict)
+}
+
+/// The text with infinities and NaN outside of strings as objects that name them.
+fn spelled_out(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let names = ["-Infinity", "Infinity", "NaN"];
+        let name = names.iter().find(|n| rest.starts_with(n.as_bytes()));
+        if let (Some(name), false) = (name, in_string) {
+            out.extend_from_slice(format!("{{\"__float__\":\"{name}\"}}").as_bytes());
+            at += name.len();
+            continue;
+        }
+        let step = match rest[0] {
+            b'\\' if in_string => rest.len().min(2),
+            b'"' => {
+                in_string = !in_string;
+                1
+            }
+            _ => 1,
+        };
+        out.extend_from_slice(&rest[..step]);
+        at += step;
+    }
+    out
 }
 
 /// The path of a file that the index names, which must lie in the folder, also behind symbolic links. A snapshot of the hub's own cache is a
@@ -46,5 +83,27 @@ pub(super) fn inside(folder: &Path, file: &str) -> Result<PathBuf, String> {
         Err(format!(
             "a link to {target:?}, expected a file within the folder"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_that_json_does_not_have() {
+        let text = br#"{"a\"Infinity": [0.0, Infinity, -Infinity, NaN], "NaN": "Infinity\\"}"#;
+        let float = |name: &str| json!({"__float__": name});
+        let expected = json!({
+            "a\"Infinity": [0.0, float("Infinity"), float("-Infinity"), float("NaN")],
+            "NaN": "Infinity\\"
+        });
+        assert_eq!(parse(text).unwrap(), expected);
+        for (bad, place) in [("[Infinity, ]", "column 2"), ("{\"a\": Inf}", "column 7")] {
+            let e = parse(bad.as_bytes()).unwrap_err().to_string();
+            assert!(e.contains(place), "{e}");
+        }
+        assert!(parse(br#"["\"#).is_err());
     }
 }
