@@ -1,7 +1,9 @@
-//! What a sequence remembers between forward passes: keys and values of every attention layer, in pages that grow with use.
+//! What a sequence remembers between forward passes: keys and values of every attention layer, in pages that grow with use, and the
+//! states of recurrent branches, whose size is fixed.
 //!
 //! ```text
 //! Sequence -> one KvCache per attention branch -> one HeadCache per kv head -> pages of 64 positions
+//!          -> the States of recurrent branches -> units of a fixed number of values
 //! page: K  4 tiles of [head_dim][16 positions]      V  64 rows of head_dim (padded to 16)
 //! ```
 //!
@@ -14,6 +16,10 @@ use crate::error::{Error, Result};
 use quern_kernels::{Kernels, KvType};
 use std::collections::VecDeque;
 use std::sync::{RwLock, RwLockReadGuard};
+
+mod state;
+
+pub use state::{State, StateShape};
 
 /// Positions of a page: four tiles, 8 to 32 KiB of K and V for usual heads, so that short sequences stay small.
 pub const PAGE: usize = 64;
@@ -142,18 +148,20 @@ impl KvCache {
         Ok(())
     }
 
-    /// Forgets positions from `len` on; false if pages that `len` needs are gone.
-    fn truncate(&mut self, len: usize) -> bool {
+    /// Whether the keys that position `len` sees are still there.
+    fn reaches(&mut self, len: usize) -> bool {
         let oldest = self.shape.window.map_or(0, |w| (len + 1).saturating_sub(w)) / PAGE;
+        let mut heads = self.heads.iter_mut();
+        heads.all(|head| head.get_mut().unwrap_or_else(|e| e.into_inner()).first_page <= oldest)
+    }
+
+    /// Forgets positions from `len` on.
+    fn truncate(&mut self, len: usize) {
         for head in &mut self.heads {
             let head = head.get_mut().unwrap_or_else(|e| e.into_inner());
-            if head.first_page > oldest {
-                return false;
-            }
             head.pages
                 .truncate(len.div_ceil(PAGE).saturating_sub(head.first_page));
         }
-        true
     }
 
     fn clear(&mut self) {
@@ -183,17 +191,23 @@ pub struct Sequence {
     /// The tokens so far, where they may have to be computed anew.
     ids: Option<Vec<u32>>,
     pub(crate) caches: Vec<KvCache>,
+    pub(crate) states: Vec<State>,
 }
 
 impl Sequence {
-    /// An empty sequence with one cache per shape; `keep_ids` if it may have to be computed anew.
-    pub(crate) fn new(shapes: impl IntoIterator<Item = KvShape>, keep_ids: bool) -> Sequence {
+    /// An empty sequence with one cache and one state per shape; `keep_ids` if it may have to be computed anew.
+    pub(crate) fn new(
+        caches: impl IntoIterator<Item = KvShape>,
+        states: &[StateShape],
+        keep_ids: bool,
+    ) -> Sequence {
         Sequence {
             len: 0,
             prompt_len: 0,
             counted: 0,
             ids: keep_ids.then(Vec::new),
-            caches: shapes.into_iter().map(KvCache::new).collect(),
+            caches: caches.into_iter().map(KvCache::new).collect(),
+            states: states.iter().copied().map(State::new).collect(),
         }
     }
 
@@ -207,9 +221,10 @@ impl Sequence {
         self.len == 0
     }
 
-    /// Bytes of keys and values in use.
+    /// Bytes of keys, values and recurrent states in use.
     pub fn bytes(&self) -> usize {
-        self.caches.iter().map(KvCache::bytes).sum()
+        let caches: usize = self.caches.iter().map(KvCache::bytes).sum();
+        caches + self.states.iter().map(State::bytes).sum::<usize>()
     }
 
     /// Says how many positions the prompt has in all, before its first chunk runs: rotary embeddings that depend on the length of a pass
@@ -241,26 +256,37 @@ impl Sequence {
     /// Forgets everything but the ids, which it returns.
     pub(crate) fn restart(&mut self) -> Vec<u32> {
         self.len = 0;
-        for cache in &mut self.caches {
-            cache.clear();
-        }
+        self.caches.iter_mut().for_each(KvCache::clear);
+        self.states.iter_mut().for_each(State::clear);
         self.ids.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Forgets all tokens from `len` on.
     ///
     /// # Errors
-    /// A sliding window has already dropped keys that position `len` needs.
+    /// A sliding window has already dropped keys that position `len` needs, or a recurrent state would have to be what it was then.
+    /// The beginning, 0, can always be gone back to. The sequence is unchanged after an error.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len >= self.len {
             return Ok(());
         }
-        if !self.caches.iter_mut().all(|cache| cache.truncate(len)) {
+        if len == 0 {
+            self.restart();
+            return Ok(());
+        }
+        let mut why = None;
+        if !self.states.is_empty() {
+            why = Some("a recurrent state has taken in the later ones");
+        } else if !self.caches.iter_mut().all(|cache| cache.reaches(len)) {
+            why = Some("a sliding window has dropped earlier keys");
+        }
+        if let Some(why) = why {
             return Err(Error::limit(format_args!(
-                "cannot go back to {len} of {} tokens: a sliding window has dropped earlier keys",
+                "cannot go back to {len} of {} tokens: {why}",
                 self.len
             )));
         }
+        self.caches.iter_mut().for_each(|cache| cache.truncate(len));
         self.len = len;
         if let Some(ids) = &mut self.ids {
             ids.truncate(len);
@@ -270,6 +296,7 @@ impl Sequence {
 
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
         let len = self.len;
+        self.states.iter_mut().try_for_each(State::reserve)?;
         self.caches
             .iter_mut()
             .try_for_each(|cache| cache.reserve(len, more))
@@ -298,8 +325,8 @@ mod tests {
 
     #[test]
     fn memory_follows_use_and_a_window_bounds_it() {
-        let mut full = Sequence::new([shape(None)], false);
-        let mut windowed = Sequence::new([shape(Some(100))], false);
+        let mut full = Sequence::new([shape(None)], &[], false);
+        let mut windowed = Sequence::new([shape(Some(100))], &[], false);
         let page = shape(None).page_bytes() * 2;
         for seq in [&mut full, &mut windowed] {
             assert_eq!(seq.bytes(), 0);
@@ -314,14 +341,62 @@ mod tests {
 
     #[test]
     fn a_window_that_moved_on_cannot_be_turned_back() {
-        let mut seq = Sequence::new([shape(Some(64))], false);
+        let mut seq = Sequence::new([shape(None), shape(Some(64))], &[], false);
         for _ in 0..300 {
             seq.reserve(1).unwrap();
             seq.advance(&[0]);
         }
         seq.truncate(299).unwrap();
         assert_eq!(seq.len(), 299);
+        let bytes = seq.bytes();
         assert!(seq.truncate(100).is_err());
-        assert_eq!(seq.len(), 299);
+        assert_eq!((seq.len(), seq.bytes()), (299, bytes));
+        seq.truncate(0).unwrap();
+        assert_eq!((seq.len(), seq.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_state_has_one_size_and_goes_back_to_the_beginning_only() {
+        let states = [
+            StateShape {
+                units: 3,
+                unit_len: 5,
+            },
+            StateShape {
+                units: 1,
+                unit_len: 7,
+            },
+        ];
+        let mut seq = Sequence::new([], &states, false);
+        assert_eq!(seq.bytes(), 0);
+        for _ in 0..9 {
+            seq.reserve(1).unwrap();
+            seq.states[0].write(2, |values| values[4] += 1.0);
+            seq.advance(&[0]);
+            assert_eq!(seq.bytes(), 4 * (3 * 5 + 7));
+        }
+        assert_eq!(seq.states[0].write(2, |values| values[4]), 9.0);
+        let e = seq.truncate(4).unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "cannot go back to 4 of 9 tokens: a recurrent state has taken in the later ones"
+        );
+        seq.truncate(9).unwrap();
+        assert_eq!(seq.len(), 9);
+        seq.truncate(0).unwrap();
+        assert_eq!((seq.len(), seq.bytes()), (0, 0));
+        seq.reserve(1).unwrap();
+        assert_eq!(seq.states[0].write(2, |values| values[4]), 0.0);
+    }
+
+    #[test]
+    fn a_state_too_large_for_memory_is_an_error() {
+        let states = [StateShape {
+            units: 1 << 20,
+            unit_len: usize::MAX >> 4,
+        }];
+        let mut seq = Sequence::new([], &states, false);
+        assert_eq!(seq.reserve(1).unwrap_err().exit_code(), 5);
+        assert_eq!(seq.bytes(), 0);
     }
 }

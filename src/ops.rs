@@ -303,6 +303,15 @@ pub fn matmul_groups(
     });
 }
 
+/// One phase: adds a bias to the results that a product left in `out`, for all `n` tokens.
+pub fn add_bias(ctx: &Context<'_>, out: &mut [f32], n: usize, bias: &[f32]) {
+    let stride = bias.len().next_multiple_of(PANEL_ROWS);
+    ctx.crew
+        .for_chunks(&mut out[..n * stride], stride, |_, row| {
+            ctx.kernels.add(&mut row[..bias.len()], bias);
+        });
+}
+
 /// The kernel's name of an activation of the Spec.
 pub fn activation(a: spec::Activation) -> Activation {
     match a {
@@ -335,6 +344,8 @@ pub fn wants_quantized(matrix: &Matrix) -> bool {
 pub struct Pending<'a> {
     /// One buffer per branch.
     pub outputs: &'a mut [Vec<f32>],
+    /// Multipliers of the branches.
+    pub scales: &'a [f32],
     /// Norm of their sum.
     pub post: Option<&'a BoundNorm>,
     /// Residual multiplier.
@@ -343,7 +354,16 @@ pub struct Pending<'a> {
     pub out: Option<&'a BoundNorm>,
 }
 
-/// One phase over all tokens of the stream `x`: `x = out(x + scale * post(sum of outputs))`, then `input = norm(x)` (or x itself without a norm).
+/// `x += scale * y`.
+fn add_times(kernels: &Kernels, x: &mut [f32], y: &[f32], scale: f32) {
+    if scale == 1.0 {
+        kernels.add(x, y);
+    } else {
+        kernels.add_scaled(x, y, scale);
+    }
+}
+
+/// One phase over all tokens of the stream `x`: `x = out(x + scale * post(sum of scaled outputs))`, then `input = norm(x)` (or x itself without a norm).
 pub fn settle(
     ctx: &Context<'_>,
     x: &mut [f32],
@@ -359,12 +379,13 @@ pub fn settle(
     let (post, scale, after) = pending
         .as_ref()
         .map_or((None, 1.0, None), |p| (p.post, p.scale, p.out));
-    let (first, others) = match pending {
+    let (first, others, scales) = match pending {
         Some(Pending {
             outputs: [first, others @ ..],
+            scales,
             ..
-        }) => (Some(Disjoint::new(first)), &*others),
-        _ => (None, &[][..]),
+        }) => (Some(Disjoint::new(first)), &*others, scales),
+        _ => (None, &[][..], &[][..]),
     };
     input.fill(ctx, n, true, |token, _, out| {
         // SAFETY: one job per token.
@@ -373,18 +394,17 @@ pub fn settle(
             let at = token * stride..token * stride + hidden;
             // SAFETY: one job per token.
             let sum = unsafe { first.part(at.clone()) };
-            for other in others {
-                kernels.add(sum, &other[at.clone()]);
+            if scales[0] != 1.0 {
+                kernels.scale(sum, scales[0]);
+            }
+            for (other, &scale) in others.iter().zip(&scales[1..]) {
+                add_times(kernels, sum, &other[at.clone()], scale);
             }
             if let Some(norm) = post {
                 norm.apply(kernels, sum, out);
                 sum.copy_from_slice(out);
             }
-            if scale == 1.0 {
-                kernels.add(x, sum)
-            } else {
-                kernels.add_scaled(x, sum, scale)
-            }
+            add_times(kernels, x, sum, scale);
             if let Some(norm) = after {
                 norm.apply(kernels, x, out);
                 x.copy_from_slice(out);

@@ -49,10 +49,10 @@ fn with_spec(file: &ModelFile, spec: Spec) -> Arc<ModelFile> {
 }
 
 /// What it switches off, and how.
-type Edit<'a> = (&'a str, &'a dyn Fn(&mut Spec));
+pub type Edit<'a> = (&'a str, &'a dyn Fn(&mut Spec));
 
 /// The golden holds for the imported model, and for none of its edited versions.
-fn sees(name: &str, edits: &[Edit]) {
+pub fn sees(name: &str, edits: &[Edit]) {
     let file = golden_file(name);
     let golden = read_golden(&goldens().join(name));
     let same = with_spec(&file, file.spec().clone());

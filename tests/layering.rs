@@ -26,8 +26,17 @@ const UNSAFE: &[(&str, &str)] = &[
         "blocks/attention.rs",
         "jobs write disjoint parts of one buffer",
     ),
+    ("blocks/conv.rs", "jobs write disjoint parts of one buffer"),
     (
         "blocks/experts.rs",
+        "jobs write disjoint parts of one buffer",
+    ),
+    (
+        "blocks/selective_scan.rs",
+        "jobs write disjoint parts of one buffer",
+    ),
+    (
+        "blocks/state_space.rs",
         "jobs write disjoint parts of one buffer",
     ),
     (

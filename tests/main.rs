@@ -18,6 +18,7 @@ mod import_mutation;
 mod isas;
 mod layering;
 mod materialise;
+mod recurrent;
 mod rust_source;
 mod stories;
 mod streaming;

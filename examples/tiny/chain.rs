@@ -136,12 +136,8 @@ impl Chain {
             ..Attention::new(heads as u32, heads as u32, HEAD_DIM as u32)
         });
         let dense = Op::Dense(Dense {
-            inner: self.triples.len() as u32,
-            activation: Activation::Silu,
-            gated: true,
             up_bias: true,
-            down_bias: false,
-            output_gate: false,
+            ..Dense::gated(self.triples.len() as u32, Activation::Silu)
         });
         Spec {
             vocab_size: FIRST_WORD + self.words.len() as u32 + 2,

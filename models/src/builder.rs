@@ -326,6 +326,21 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// How many rows the matrix `name` has.
+    ///
+    /// # Errors
+    /// It is missing, no matrix, or higher than any model's.
+    pub fn rows(&self, name: &str) -> Result<u32> {
+        match self.foreign.shape(name) {
+            Some(&[rows, _]) if (1..=u64::from(bound::INNER)).contains(&rows) => Ok(rows as u32),
+            Some(found) => Err(Error::new(format_args!(
+                "tensor {name:?} has shape {found:?}, expected a matrix of 1 to {} rows",
+                bound::INNER
+            ))),
+            None => Err(Error::new(format_args!("tensor {name:?} is missing"))),
+        }
+    }
+
     /// Plans a stored tensor that is made of these sources.
     pub fn put(&mut self, key: TensorKey, sources: Vec<Source>) {
         self.tensors.push(TensorPlan { key, sources });

@@ -9,7 +9,8 @@ pub const FAMILY: Family = Family {
     doc: "Granite 3, dense and MoE: multipliers of embedding, scores, branches and logits",
 };
 
-const EXPERTS: ExpertNames<'static> = ExpertNames {
+/// Names of the experts.
+pub const EXPERTS: ExpertNames<'static> = ExpertNames {
     router: "block_sparse_moe.router.layer",
     correction: "",
     experts: ExpertMatrices::Fused {
@@ -22,6 +23,38 @@ const EXPERTS: ExpertNames<'static> = ExpertNames {
         biases: ["", ""],
     },
 };
+
+/// The multipliers of a Granite.
+pub struct Multipliers {
+    embedding: f32,
+    /// Of the products of queries and keys.
+    pub scores: f32,
+    /// Of what joins the stream.
+    pub residual: f32,
+    logits: f32,
+}
+
+impl Multipliers {
+    /// Reads them; absent ones are 1.
+    ///
+    /// # Errors
+    /// One is no number.
+    pub fn read(config: &Config) -> Result<Multipliers> {
+        let multiplier = |key| -> Result<f64> { Ok(config.opt_f64(key)?.unwrap_or(1.0)) };
+        Ok(Multipliers {
+            embedding: multiplier("embedding_multiplier")? as f32,
+            scores: multiplier("attention_multiplier")? as f32,
+            residual: multiplier("residual_multiplier")? as f32,
+            logits: (1.0 / multiplier("logits_scaling")?) as f32,
+        })
+    }
+
+    /// Those of embedding and logits.
+    pub fn frame(&self, frame: &mut Frame) {
+        frame.embed = Embed::scaled(self.embedding);
+        frame.head.scale = self.logits;
+    }
+}
 
 fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let s = Sizes::read(config)?;
@@ -44,14 +77,12 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         )),
         _ => None,
     };
-    let multiplier = |key| -> Result<f64> { Ok(config.opt_f64(key)?.unwrap_or(1.0)) };
-    let residual = multiplier("residual_multiplier")? as f32;
+    let multipliers = Multipliers::read(config)?;
     let mut frame = Frame::new(norm.clone());
-    frame.embed = Embed::scaled(multiplier("embedding_multiplier")? as f32);
-    frame.head.scale = (1.0 / multiplier("logits_scaling")?) as f32;
+    multipliers.frame(&mut frame);
     let mut b = Builder::new(config, tensors);
     let attention = Attention {
-        scale: multiplier("attention_multiplier")? as f32,
+        scale: multipliers.scores,
         q_bias: bias,
         kv_bias: bias,
         o_bias: bias,
@@ -61,13 +92,13 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     b.decoder(&s, &LLAMA, frame, |layer, _| {
         layer.block(&norm, "input_layernorm")?;
         layer.attention(attention.clone(), &LLAMA_ATTENTION)?;
-        layer.last().scale = residual;
+        layer.last().scale = multipliers.residual;
         layer.block(&norm, "post_attention_layernorm")?;
         match &experts {
             None => layer.dense(dense.clone(), &LLAMA_MLP)?,
             Some(experts) => layer.experts(experts.clone(), &EXPERTS)?,
         }
-        layer.last().scale = residual;
+        layer.last().scale = multipliers.residual;
         Ok(())
     })
 }

@@ -107,7 +107,7 @@ pub struct LayerBuilder<'b, 'a> {
     /// The plan that it belongs to.
     pub plan: &'b mut Builder<'a>,
     prefix: String,
-    hidden: u32,
+    pub(crate) hidden: u32,
     index: usize,
     blocks: Vec<Block>,
     /// Norm of the next branch alone.
@@ -224,7 +224,10 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             self.plan.norm(key, &name, &norm, self.hidden)?;
             pre = Some(norm);
         }
-        self.last().branches.push(Branch { pre, op });
+        self.last().branches.push(Branch {
+            pre,
+            ..Branch::new(op)
+        });
         Ok(())
     }
 
@@ -241,7 +244,11 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         }
     }
 
-    fn linear(
+    /// Plans a linear layer of the next branch, and its bias.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn linear(
         &mut self,
         roles: [Role; 2],
         name: &str,
@@ -330,6 +337,14 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             }
         }
         self.branch(Op::Attention(a))
+    }
+
+    /// How many rows a matrix of this layer has, for widths that configurations do not say.
+    ///
+    /// # Errors
+    /// There is no such matrix.
+    pub fn rows(&self, name: &str) -> Result<u32> {
+        self.plan.rows(&format!("{}.weight", self.name(name)))
     }
 
     /// Plans the norm of q or k; its values are permuted like the rows that they belong to.

@@ -80,17 +80,10 @@ mod tests {
         let layer = |inner: u32| Layer {
             blocks: vec![Block {
                 pre: None,
-                branches: vec![Branch {
-                    pre: None,
-                    op: Op::Dense(Dense {
-                        inner,
-                        activation: Activation::Silu,
-                        gated: true,
-                        up_bias: false,
-                        down_bias: false,
-                        output_gate: false,
-                    }),
-                }],
+                branches: vec![Branch::new(Op::Dense(Dense::gated(
+                    inner,
+                    Activation::Silu,
+                )))],
                 post: None,
                 scale: 1.0,
                 out: None,

@@ -34,8 +34,32 @@ pub struct Source {
     pub rows: Rows,
     /// Whether the foreign matrix has inputs as rows and outputs as columns.
     pub transposed: bool,
+    /// What every value goes through.
+    pub function: Function,
+    /// Multiplier of every value after that.
+    pub scale: f32,
     /// Added to every value (1 where a norm stores w for 1 + w).
     pub add: f32,
+}
+
+/// A function of one value, computed in f64 and rounded once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Function {
+    /// The value itself.
+    #[default]
+    Identity,
+    /// `-exp(x)`: where the logarithm of a rate of decay is stored.
+    MinusExp,
+}
+
+impl Function {
+    /// Its value.
+    pub fn of(self, x: f32) -> f32 {
+        match self {
+            Function::Identity => x,
+            Function::MinusExp => -libm::exp(f64::from(x)) as f32,
+        }
+    }
 }
 
 /// A selection of rows.
@@ -63,6 +87,8 @@ impl Source {
             name: name.into(),
             rows: Rows::All,
             transposed: false,
+            function: Function::Identity,
+            scale: 1.0,
             add: 0.0,
         }
     }
@@ -70,11 +96,19 @@ impl Source {
     /// The given rows of a tensor.
     pub fn rows(name: impl Into<String>, rows: Vec<u32>) -> Source {
         Source {
-            name: name.into(),
             rows: Rows::List(rows),
-            transposed: false,
-            add: 0.0,
+            ..Source::all(name)
         }
+    }
+
+    /// Whether values are stored as they are.
+    pub fn unchanged(&self) -> bool {
+        self.function == Function::Identity && self.scale == 1.0 && self.add == 0.0
+    }
+
+    /// The stored value of a foreign one.
+    pub fn value(&self, x: f32) -> f32 {
+        self.function.of(x) * self.scale + self.add
     }
 }
 

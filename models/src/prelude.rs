@@ -11,9 +11,11 @@ pub(crate) use crate::layer_builder::{
     LayerBuilder, MLP_EXPERTS, Qkv, SHARED_EXPERTS,
 };
 pub(crate) use crate::plan::Plan;
+pub(crate) use crate::recurrent_builder::{check_heads, mixer_width, step_limit};
 pub(crate) use crate::rope_config::RopeOptions;
 pub(crate) use crate::source::{Config, Origin, Tensors};
 pub(crate) use crate::spec::{
-    Activation, Alibi, Attention, Dense, Embed, Experts, Groups, Mask, Norm, NormSpan,
-    PositionScale, Positions, QkNorm, Router, RouterScores,
+    Activation, Alibi, Attention, Convolution, Dense, Embed, Experts, Gate, Groups, Mask, Norm,
+    NormSpan, PositionScale, Positions, QkNorm, Router, RouterScores, SelectiveScan, ShortConv,
+    StateSpace,
 };

@@ -45,7 +45,7 @@ impl Dense {
         self.gate.iter().chain([&self.up])
     }
 
-    /// `out[token] = down(act(gate(h)) * up(h))`, `stride` apart.
+    /// `out[token] = down(act(scale * gate(h)) * up(h))`, `stride` apart.
     pub fn forward(
         &self,
         ctx: &Context<'_>,
@@ -74,6 +74,7 @@ impl Dense {
         let kernels = ctx.kernels;
         b.inner
             .shape(n, self.spec.inner as usize, wants_quantized(&self.down));
+        let scale = self.spec.gate_scale;
         b.inner.fill(ctx, n, false, |token, cols, x| {
             let at = token * stride;
             let part = at + cols.start..at + cols.end;
@@ -83,13 +84,18 @@ impl Dense {
             }
             match (&self.gate, &self.gate_bias) {
                 (None, _) => kernels.activation(act, x),
-                (Some(_), None) => {
+                (Some(_), None) if scale == 1.0 => {
                     // glu reads `up` from the buffer, so that the common case has no extra pass.
                     kernels.glu(act, &gate[part.clone()], &up[part], x);
                 }
-                (Some(_), Some(bias)) => {
+                (Some(_), bias) => {
                     let mut g = gate[part].to_vec();
-                    kernels.add(&mut g, &bias[cols]);
+                    if let Some(bias) = bias {
+                        kernels.add(&mut g, &bias[cols]);
+                    }
+                    if scale != 1.0 {
+                        kernels.scale(&mut g, scale);
+                    }
                     kernels.activation(act, &mut g);
                     kernels.mul(x, &g);
                 }

@@ -158,7 +158,7 @@ impl Experts {
             kernels.softmax(weights);
         }
         if router.normalize {
-            let sum: f32 = weights.iter().sum();
+            let sum = weights.iter().sum::<f32>() + router.floor;
             // Where all scores vanish the weights do, too.
             let sum = sum.max(1e-20);
             weights.iter_mut().for_each(|w| *w /= sum);

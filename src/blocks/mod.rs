@@ -1,9 +1,12 @@
 //! What a branch of a layer computes: one file per state shape.
 
 pub mod attention;
+pub mod conv;
 pub mod dense;
 pub mod experts;
 pub mod scores;
+pub mod selective_scan;
+pub mod state_space;
 
 use crate::cache::Sequence;
 use std::ops::Range;

@@ -6,7 +6,7 @@
 use super::source::{Dtype, Tensor, Tensors};
 use crate::error::{Error, Result};
 use quern_kernels::{Format, PANEL_ROWS};
-use quern_models::plan::{Plan, Rows};
+use quern_models::plan::{Plan, Rows, Source};
 use quern_models::spec::{Shape, TensorSpec};
 use std::collections::HashMap;
 use std::sync::mpsc::sync_channel;
@@ -61,7 +61,8 @@ struct Part<'a> {
     /// The stored row that the first of them becomes.
     first: u64,
     count: u64,
-    add: f32,
+    /// How values change.
+    source: &'a Source,
     /// Rows are the tensor's columns.
     transposed: bool,
 }
@@ -126,7 +127,7 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 list,
                 first,
                 count,
-                add: source.add,
+                source,
                 transposed: source.transposed,
             });
             first += count;
@@ -252,7 +253,7 @@ fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Resu
             Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
         };
         let turned = part.transposed && matches!(own, Format::Q8 | Format::Q4);
-        let changed = part.add != 0.0 || turned || same.is_some_and(|f| f != own);
+        let changed = !part.source.unchanged() || turned || same.is_some_and(|f| f != own);
         same = Some(if changed { Format::F32 } else { own });
     }
     let same = same.unwrap_or(Format::F32);
@@ -411,14 +412,23 @@ impl Scratch {
         self.values.clear();
         let (raw, read, values) = (&mut self.raw, &mut self.read, &mut self.values);
         let vector = matches!(item.tensor.shape, Shape::Vector(_));
+        // The tensor whose values `read` holds as a whole: a permuted vector has many runs.
+        let mut held: Option<&Tensor> = None;
         for run in runs(item, first, count) {
             let (part, t) = (run.part, run.part.tensor);
             let at = values.len();
+            let whole = vector && t.matrix().1 != 1;
+            if !whole {
+                held = None;
+            }
             match run.rows {
                 // Every value counts as a row, but the file has rows of more than one.
-                rows if vector && t.matrix().1 != 1 => {
-                    read.clear();
-                    tensors.read_f32(t, 0, t.matrix().0, raw, read)?;
+                rows if whole => {
+                    if !held.is_some_and(|h| std::ptr::eq(h, t)) {
+                        read.clear();
+                        tensors.read_f32(t, 0, t.matrix().0, raw, read)?;
+                        held = Some(t);
+                    }
                     rows.each(|r| values.push(read[r as usize]));
                 }
                 rows if part.transposed => columns(tensors, t, &rows, raw, read, values)?,
@@ -433,8 +443,9 @@ impl Scratch {
                     }
                 }
             }
-            if part.add != 0.0 {
-                values[at..].iter_mut().for_each(|v| *v += part.add);
+            if !part.source.unchanged() {
+                let change = |v: &mut f32| *v = part.source.value(*v);
+                values[at..].iter_mut().for_each(change);
             }
         }
         Ok(())

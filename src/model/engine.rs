@@ -2,7 +2,7 @@
 
 use super::ends::states;
 use super::{Block, BoundOp, Model};
-use crate::blocks::{Angles, Span, attention, dense, experts};
+use crate::blocks::{Angles, Span, attention, conv, dense, experts, selective_scan, state_space};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::ops::{ActBuffer, Context, grow, settle};
@@ -87,6 +87,9 @@ pub(super) struct Workspace {
     attention: attention::Buffers,
     dense: dense::Buffers,
     experts: experts::Buffers,
+    conv: conv::Buffers,
+    selective_scan: selective_scan::Buffers,
+    state_space: state_space::Buffers,
     /// What a projection before or after the layers returns.
     wide: Vec<f32>,
     /// Logits, or hidden vectors, of the wanted tokens.
@@ -139,6 +142,9 @@ impl Engine {
             + w.attention.bytes()
             + w.dense.bytes()
             + w.experts.bytes()
+            + w.conv.bytes()
+            + w.selective_scan.bytes()
+            + w.state_space.bytes()
     }
 
     /// Runs one ragged batch and returns the wanted logits.
@@ -341,6 +347,9 @@ impl Model {
             attention,
             dense,
             experts,
+            conv,
+            selective_scan,
+            state_space,
             wide,
             logits,
             scratch,
@@ -397,6 +406,11 @@ impl Model {
                     }
                     BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
                     BoundOp::Experts(e) => e.forward(&ctx, h, n, experts, out),
+                    BoundOp::ShortConv(c) => c.forward(&ctx, h, spans, conv, out),
+                    BoundOp::SelectiveScan(s) => {
+                        s.forward(&ctx, h, spans, selective_scan, out);
+                    }
+                    BoundOp::StateSpace(s) => s.forward(&ctx, h, spans, state_space, out),
                 }
             }
             before = Some(block);

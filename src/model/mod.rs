@@ -13,8 +13,8 @@ pub use engine::{Engine, Logits, Step, Wanted};
 pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
-use crate::blocks::{attention, dense, experts};
-use crate::cache::Sequence;
+use crate::blocks::{attention, conv, dense, experts, selective_scan, state_space};
+use crate::cache::{Sequence, StateShape};
 use crate::error::Result;
 use crate::file::ModelFile;
 use crate::ops::{BoundNorm, Pending, wants_quantized};
@@ -36,11 +36,15 @@ pub struct Model {
     projections: Vec<Projection>,
     pooler: Option<Projection>,
     caches: usize,
+    /// The recurrent states of a sequence.
+    states: Vec<StateShape>,
 }
 
 struct Block {
     pre: Option<BoundNorm>,
     branches: Vec<Branch>,
+    /// Multipliers of the branches.
+    scales: Vec<f32>,
     post: Option<BoundNorm>,
     scale: f32,
     out: Option<BoundNorm>,
@@ -51,6 +55,7 @@ impl Block {
     fn pending<'a>(block: Option<&'a Block>, outputs: &'a mut [Vec<f32>]) -> Option<Pending<'a>> {
         block.map(|block| Pending {
             outputs: &mut outputs[..block.branches.len()],
+            scales: &block.scales,
             post: block.post.as_ref(),
             scale: block.scale,
             out: block.out.as_ref(),
@@ -69,6 +74,9 @@ enum BoundOp {
     Attention(attention::Attention, Option<usize>),
     Dense(dense::Dense),
     Experts(experts::Experts),
+    ShortConv(conv::ShortConv),
+    SelectiveScan(selective_scan::SelectiveScan),
+    StateSpace(state_space::StateSpace),
 }
 
 impl BoundOp {
@@ -78,7 +86,31 @@ impl BoundOp {
             BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
             BoundOp::Dense(d) => d.readers().any(wants_quantized),
             BoundOp::Experts(_) => false,
+            BoundOp::ShortConv(c) => wants_quantized(&c.input),
+            BoundOp::SelectiveScan(s) => wants_quantized(&s.input),
+            BoundOp::StateSpace(s) => wants_quantized(&s.input),
         }
+    }
+}
+
+/// What a sequence has to hold for the operations bound so far.
+#[derive(Default)]
+struct Slots {
+    caches: usize,
+    states: Vec<StateShape>,
+}
+
+impl Slots {
+    /// The index of the next cache.
+    fn cache(&mut self) -> usize {
+        self.caches += 1;
+        self.caches - 1
+    }
+
+    /// The index of a state of this shape.
+    fn state(&mut self, shape: StateShape) -> usize {
+        self.states.push(shape);
+        self.states.len() - 1
     }
 }
 
@@ -134,11 +166,23 @@ impl Binder<'_> {
         Ok(norm.map(|norm| HeadNorm { norm, span: *span }))
     }
 
-    fn op(&self, op: &Op, caches: &mut usize) -> Result<BoundOp> {
+    fn convolution(
+        &self,
+        c: &spec::Convolution,
+        channels: u32,
+        slots: &mut Slots,
+    ) -> Result<conv::Convolution> {
+        Ok(conv::Convolution {
+            spec: *c,
+            weight: self.vector(Role::ConvWeight)?,
+            bias: self.vector_if(c.bias, Role::ConvBias)?,
+            state: slots.state(conv::Convolution::state_shape(c, channels as usize)),
+        })
+    }
+
+    fn op(&self, op: &Op, slots: &mut Slots) -> Result<BoundOp> {
         Ok(match op {
             Op::Attention(a) => {
-                let cache = *caches;
-                *caches += 1;
                 let bound = attention::Attention {
                     spec: a.clone(),
                     q: self.matrix(Role::AttnQ)?,
@@ -154,7 +198,7 @@ impl Binder<'_> {
                     k_norm: self.head_norm(&a.qk_norm, Role::AttnKNorm, Role::AttnKNormBias)?,
                     scores: Scores::new(a),
                     sinks: self.vector_if(a.sinks, Role::AttnSinks)?,
-                    cache,
+                    cache: slots.cache(),
                 };
                 BoundOp::Attention(bound, a.rope.map(|r| r as usize))
             }
@@ -180,6 +224,47 @@ impl Binder<'_> {
                 up_bias: self.vector_if(e.up_bias, Role::ExpertUpBias)?,
                 down_bias: self.vector_if(e.down_bias, Role::ExpertDownBias)?,
             }),
+            Op::ShortConv(c) => BoundOp::ShortConv(conv::ShortConv {
+                input: self.matrix(Role::MixerIn)?,
+                input_bias: self.vector_if(c.bias, Role::MixerInBias)?,
+                conv: self.convolution(&c.conv, self.file.spec().hidden, slots)?,
+                output: self.matrix(Role::MixerOut)?,
+                output_bias: self.vector_if(c.bias, Role::MixerOutBias)?,
+            }),
+            Op::SelectiveScan(s) => {
+                let conv = self.convolution(&s.conv, s.inner, slots)?;
+                BoundOp::SelectiveScan(selective_scan::SelectiveScan {
+                    spec: s.clone(),
+                    input: self.matrix(Role::MixerIn)?,
+                    input_bias: self.vector_if(s.bias, Role::MixerInBias)?,
+                    conv,
+                    scan_in: self.matrix(Role::ScanIn)?,
+                    step: self.matrix(Role::StepProjection)?,
+                    step_bias: self.vector(Role::StepBias)?,
+                    rate: self.vector(Role::Rate)?,
+                    skip: self.vector(Role::Skip)?,
+                    output: self.matrix(Role::MixerOut)?,
+                    output_bias: self.vector_if(s.bias, Role::MixerOutBias)?,
+                    state: slots.state(selective_scan::state_shape(s)),
+                })
+            }
+            Op::StateSpace(s) => {
+                let conv = self.convolution(&s.conv, s.conv_channels(), slots)?;
+                let norm = s.gate.norm().cloned();
+                BoundOp::StateSpace(state_space::StateSpace {
+                    spec: s.clone(),
+                    input: self.matrix(Role::MixerIn)?,
+                    input_bias: self.vector_if(s.in_bias, Role::MixerInBias)?,
+                    conv,
+                    step_bias: self.vector(Role::StepBias)?,
+                    rate: self.vector(Role::Rate)?,
+                    skip: self.vector(Role::Skip)?,
+                    norm: self.norm(&norm, Role::GateNorm, Role::GateNormBias)?,
+                    output: self.matrix(Role::MixerOut)?,
+                    output_bias: self.vector_if(s.out_bias, Role::MixerOutBias)?,
+                    state: slots.state(state_space::state_shape(s)),
+                })
+            }
         })
     }
 }
@@ -195,7 +280,7 @@ impl Model {
             file: &file,
             key: TensorKey::model(Role::TokenEmbedding),
         };
-        let mut caches = 0;
+        let mut slots = Slots::default();
         let mut layers = Vec::with_capacity(spec.decoder.layers.len());
         for (l, layer) in spec.decoder.layers.iter().enumerate() {
             let mut blocks = Vec::with_capacity(layer.blocks.len());
@@ -212,12 +297,13 @@ impl Model {
                     };
                     branches.push(Branch {
                         pre: at.norm(&branch.pre, Role::PreNorm, Role::PreNormBias)?,
-                        op: at.op(&branch.op, &mut caches)?,
+                        op: at.op(&branch.op, &mut slots)?,
                     });
                 }
                 blocks.push(Block {
                     pre: at.norm(&block.pre, Role::PreNorm, Role::PreNormBias)?,
                     branches,
+                    scales: block.branches.iter().map(|b| b.scale).collect(),
                     post: at.norm(&block.post, Role::PostNorm, Role::PostNormBias)?,
                     scale: block.scale,
                     out: at.norm(&block.out, Role::StreamNorm, Role::StreamNormBias)?,
@@ -279,7 +365,8 @@ impl Model {
             head,
             projections,
             pooler,
-            caches,
+            caches: slots.caches,
+            states: slots.states,
             file,
         })
     }
@@ -303,9 +390,9 @@ impl Model {
             .flat_map(|block| &block.branches);
         let shapes = ops.filter_map(|branch| match &branch.op {
             BoundOp::Attention(a, _) => Some(a.shape(kv)),
-            BoundOp::Dense(_) | BoundOp::Experts(_) => None,
+            _ => None,
         });
-        let sequence = Sequence::new(shapes, self.lengths().next().is_some());
+        let sequence = Sequence::new(shapes, &self.states, self.lengths().next().is_some());
         debug_assert_eq!(sequence.caches.len(), self.caches);
         sequence
     }

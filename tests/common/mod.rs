@@ -60,7 +60,7 @@ pub fn small_spec(s: Small) -> Spec {
     };
     let block = |op| Block {
         pre: Some(norm.clone()),
-        branches: vec![Branch { pre: None, op }],
+        branches: vec![Branch::new(op)],
         post: None,
         scale: 1.0,
         out: None,
@@ -85,6 +85,7 @@ pub fn small_spec(s: Small) -> Spec {
                 up_bias: false,
                 down_bias: false,
                 output_gate: false,
+                gate_scale: 1.0,
             })),
         ],
     };

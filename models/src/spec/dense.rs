@@ -1,11 +1,11 @@
 //! Feed-forward networks.
 
 use super::tensor::{Role, Shape, TensorKey, TensorSpec};
-use super::{bound, finite, within};
+use super::{bound, finite, is_one, one, within};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
-/// A feed-forward network: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+/// A feed-forward network: `down(act(scale * gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {
@@ -21,6 +21,9 @@ pub struct Dense {
     pub down_bias: bool,
     /// Whether the output is multiplied by `sigmoid(w . x)` with a stored vector w.
     pub output_gate: bool,
+    /// Multiplier of the gate before its non-linearity.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub gate_scale: f32,
 }
 
 /// Non-linearities of feed-forward networks.
@@ -85,6 +88,7 @@ impl Dense {
             up_bias: false,
             down_bias: false,
             output_gate: false,
+            gate_scale: 1.0,
         }
     }
 
@@ -97,11 +101,13 @@ impl Dense {
             up_bias: bias,
             down_bias: bias,
             output_gate: false,
+            gate_scale: 1.0,
         }
     }
 
     pub(super) fn validate(&self, place: &str) -> Result<()> {
         within(place, "inner", self.inner, bound::INNER)?;
+        finite(place, "gate_scale", self.gate_scale)?;
         self.activation.validate(place)
     }
 

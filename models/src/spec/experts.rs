@@ -42,6 +42,9 @@ pub struct Router {
     pub groups: Option<Groups>,
     /// Whether the weights are divided by their sum.
     pub normalize: bool,
+    /// Added to the sum that they are divided by.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub floor: f32,
     /// Multiplier of the weights.
     pub scale: f32,
     /// Whether the weights multiply the inputs of the experts in place of their outputs.
@@ -78,6 +81,10 @@ pub struct Groups {
     pub best: u32,
 }
 
+fn is_zero(x: &f32) -> bool {
+    *x == 0.0
+}
+
 impl Router {
     /// A router without biases and groups.
     pub fn new(scores: RouterScores, normalize: bool) -> Router {
@@ -87,6 +94,7 @@ impl Router {
             correction: false,
             groups: None,
             normalize,
+            floor: 0.0,
             scale: 1.0,
             scales_input: false,
         }
@@ -124,6 +132,7 @@ impl Experts {
         }
         let router = &self.router;
         finite(place, "router.scale", router.scale)?;
+        finite(place, "router.floor", router.floor)?;
         if let RouterScores::SparseMixer { jitter } = router.scores {
             finite(place, "router.jitter", jitter)?;
         }

@@ -4,7 +4,7 @@
 //! runs one or more **branches** on the same (normed) input, adds their outputs up, and adds the sum to the stream:
 //!
 //! ```text
-//! h = pre(x);  y = sum over branches of op(branch.pre(h));  x = out(x + scale * post(y))
+//! h = pre(x);  y = sum over branches of scale * op(branch.pre(h));  x = out(x + scale * post(y))
 //! ```
 //!
 //! Llama is two blocks of one branch (attention; dense). A parallel residual is one block of two branches. Experts with a
@@ -15,17 +15,21 @@
 //! [`Spec::tensors`] lists every tensor that the file must hold, with its shape.
 
 mod attention;
+mod conv;
 mod dense;
 mod embedding;
 mod experts;
 mod norm;
+mod scan;
 mod tensor;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
+pub use conv::{Convolution, ShortConv};
 pub use dense::{Activation, Dense};
 pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
 pub use experts::{Experts, Groups, Router, RouterScores};
 pub use norm::{Norm, NormKind};
+pub use scan::{Gate, SelectiveScan, StateSpace};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
 
 use crate::error::{Error, Result};
@@ -44,6 +48,10 @@ pub(crate) mod bound {
     pub const HEADS: u32 = 4096;
     pub const HEAD_DIM: u32 = 4096;
     pub const INNER: u32 = 1 << 20;
+    /// Taps of a convolution.
+    pub const KERNEL: u32 = 64;
+    /// Elements of the recurrent state of one channel: a sequence's memory stays proportional to the file.
+    pub const STATE: u32 = 1024;
     /// With the bound of INNER or HIDDEN, a number of rows still fits 32 bits.
     pub const EXPERTS: u32 = 1 << 12;
     pub const CONTEXT: u32 = 1 << 28;
@@ -206,7 +214,7 @@ impl Block {
     pub fn pre_norm(pre: Norm, op: Op) -> Block {
         Block {
             pre: Some(pre),
-            branches: vec![Branch { pre: None, op }],
+            branches: vec![Branch::new(op)],
             post: None,
             scale: 1.0,
             out: None,
@@ -222,6 +230,29 @@ pub struct Branch {
     pub pre: Option<Norm>,
     /// The operation.
     pub op: Op,
+    /// Multiplier of its output.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub scale: f32,
+}
+
+impl Branch {
+    /// The operation and nothing around it.
+    pub fn new(op: Op) -> Branch {
+        Branch {
+            pre: None,
+            op,
+            scale: 1.0,
+        }
+    }
+}
+
+/// The multiplier that changes nothing, which is left out of the stored form.
+fn one() -> f32 {
+    1.0
+}
+
+fn is_one(x: &f32) -> bool {
+    *x == 1.0
 }
 
 /// What a branch computes.
@@ -234,6 +265,12 @@ pub enum Op {
     Dense(Dense),
     /// A mixture of feed-forward networks.
     Experts(Experts),
+    /// A gated convolution over a few tokens.
+    ShortConv(ShortConv),
+    /// A recurrence of channels with a rate of decay for every element of the state.
+    SelectiveScan(SelectiveScan),
+    /// A recurrence of heads with one rate of decay each.
+    StateSpace(StateSpace),
 }
 
 /// From the last hidden vector to logits: `softcap(scale * (head(project(x)) + bias))`.
@@ -349,6 +386,9 @@ impl Spec {
                         Op::Attention(a) => a.tensors(at, hidden, &mut out),
                         Op::Dense(d) => d.tensors(at, hidden, &mut out),
                         Op::Experts(e) => e.tensors(at, hidden, &mut out),
+                        Op::ShortConv(c) => c.tensors(at, hidden, &mut out),
+                        Op::SelectiveScan(s) => s.tensors(at, hidden, &mut out),
+                        Op::StateSpace(s) => s.tensors(at, hidden, &mut out),
                     }
                 }
                 if let Some(norm) = &block.post {
@@ -447,6 +487,7 @@ impl Stack {
                 }
                 for (r, branch) in block.branches.iter().enumerate() {
                     let place = format!("{place}.branches.{r}");
+                    finite(&place, "scale", branch.scale)?;
                     if let Some(norm) = &branch.pre {
                         norm.validate(&place)?;
                     }
@@ -454,6 +495,9 @@ impl Stack {
                         Op::Attention(a) => a.validate(&place, &spec.ropes)?,
                         Op::Dense(d) => d.validate(&place)?,
                         Op::Experts(e) => e.validate(&place)?,
+                        Op::ShortConv(c) => c.validate(&place)?,
+                        Op::SelectiveScan(s) => s.validate(&place)?,
+                        Op::StateSpace(s) => s.validate(&place)?,
                     }
                 }
             }

@@ -56,6 +56,19 @@ pub enum Role {
     ExpertUpBias = 149,
     ExpertDownBias = 150,
     AttnGate = 200,
+    MixerIn = 180,
+    MixerInBias = 181,
+    MixerOut = 182,
+    MixerOutBias = 183,
+    ConvWeight = 184,
+    ConvBias = 185,
+    ScanIn = 186,
+    StepProjection = 187,
+    StepBias = 188,
+    Rate = 189,
+    Skip = 190,
+    GateNorm = 191,
+    GateNormBias = 192,
 }
 
 impl Role {
@@ -112,6 +125,19 @@ impl Role {
         Role::ExpertUpBias,
         Role::ExpertDownBias,
         Role::AttnGate,
+        Role::MixerIn,
+        Role::MixerInBias,
+        Role::MixerOut,
+        Role::MixerOutBias,
+        Role::ConvWeight,
+        Role::ConvBias,
+        Role::ScanIn,
+        Role::StepProjection,
+        Role::StepBias,
+        Role::Rate,
+        Role::Skip,
+        Role::GateNorm,
+        Role::GateNormBias,
     ];
 
     /// The number in the file.
