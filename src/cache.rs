@@ -4,7 +4,7 @@
 //! ```text
 //! Sequence -> one KvCache per attention branch -> one HeadCache per kv head -> pages of 64 positions
 //!          -> the States of recurrent branches -> units of a fixed number of values
-//! page: K  4 tiles of [head_dim][16 positions]      V  64 rows of head_dim (padded to 16)
+//! page: K  4 tiles of [key_dim][16 positions]      V  64 rows of value_dim (padded to 16)
 //! ```
 //!
 //! Pages sit at absolute positions (page p holds 64p .. 64p+63), so that the order of the arithmetic does not depend on how a sequence was
@@ -34,19 +34,21 @@ pub struct KvShape {
     pub kv: KvType,
     /// Key and value heads.
     pub n_kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
+    /// Width of a key.
+    pub key_dim: usize,
+    /// Width of a value.
+    pub value_dim: usize,
     /// Keys that a query sees at most, itself included; none: all.
     pub window: Option<usize>,
 }
 
 impl KvShape {
     fn k_tile_bytes(&self) -> usize {
-        self.kv.k_tile_bytes(self.head_dim)
+        self.kv.k_tile_bytes(self.key_dim)
     }
 
     fn v_row_bytes(&self) -> usize {
-        self.kv.v_row_bytes(self.head_dim)
+        self.kv.v_row_bytes(self.value_dim)
     }
 
     fn k_bytes(&self) -> usize {
@@ -318,7 +320,8 @@ mod tests {
         KvShape {
             kv: KvType::F32,
             n_kv_heads: 2,
-            head_dim: 16,
+            key_dim: 16,
+            value_dim: 16,
             window,
         }
     }

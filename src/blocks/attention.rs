@@ -1,32 +1,18 @@
-//! Grouped-query attention over the paged cache: causal, within a sliding window, or over a whole sequence that came in one pass.
-//!
-//! The order of the arithmetic is fixed by absolute positions alone. Keys are taken in *ranges* of [`RANGE`] positions. Within a range:
-//! scores, their maximum m, `p = exp(s - m)`, their sum l (16 strided lanes) and `o = sum of p * v`, positions ascending.
-//! Ranges are merged in ascending order: with `M' = max(M, m)`, `L' = L exp(M - M') + l exp(m - M')`, and o alike. At the end `o / L`. A masked
-//! key counts as `p = 0`, which changes no bit but the sign of a zero, and the last step adds +0 to fix that. So neither the chunks of a
-//! prompt, nor the neighbours in a batch, nor the split of a long context over threads can be seen in the result.
+//! Grouped-query attention: products, biases, norms, rotation and scaling around the core of `attend`.
 
 // Jobs write disjoint parts of one buffer, which the compiler cannot see.
 #![allow(unsafe_code)]
 
+use super::attend::{self, Core, attend, window};
 use super::scores::{HeadNorm, Scores};
 use super::{Angles, Span};
-use crate::cache::{HeadCache, KvShape, TILE};
-use crate::ops::{ActBuffer, Context, Product, grow, matmul, wants_quantized};
+use crate::cache::KvShape;
+use crate::ops::{ActBuffer, Context, Product, matmul, wants_quantized};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, Kernels, PANEL_ROWS};
-use quern_models::spec::{self, Mask, NormSpan};
+use quern_models::spec::{self, NormSpan};
 use std::sync::Mutex;
-
-/// Positions whose softmax is computed at once. Scores of a block of queries over one range stay in the second-level cache.
-pub const RANGE: usize = 512;
-
-/// Query rows (tokens x heads of a group) that one job takes together, so that each key and value is read once for all of them.
-const QUERY_ROWS: usize = 32;
-
-/// Distance of two rows of scores: not a power of two, which would map all rows to the same cache sets.
-const SCORE_STRIDE: usize = RANGE + 2 * TILE;
 
 /// Attention bound to its weights.
 pub struct Attention {
@@ -70,231 +56,19 @@ pub struct Buffers {
     v: Vec<f32>,
     gate: Vec<f32>,
     mixed: ActBuffer,
-    heads: Vec<f32>,
-    partial: Vec<f32>,
-    work: Vec<Mutex<Work>>,
+    core: attend::Buffers,
+    /// One normed head, or all of them.
+    rows: Vec<Mutex<Vec<f32>>>,
 }
 
 impl Buffers {
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        let floats = self.q.len()
-            + self.k.len()
-            + self.v.len()
-            + self.gate.len()
-            + self.heads.len()
-            + self.partial.len();
-        let work: usize = self
-            .work
-            .iter()
-            .map(|w| w.lock().unwrap_or_else(|e| e.into_inner()).len())
-            .sum();
-        (floats + work) * 4 + self.mixed.bytes()
-    }
-}
-
-/// What one thread needs for a block of queries.
-#[derive(Default)]
-struct Work {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    /// One row of a bias of scores, or one normed head.
-    row: Vec<f32>,
-    range: Running,
-    total: Running,
-}
-
-impl Work {
-    fn len(&self) -> usize {
-        self.queries.len()
-            + self.scores.len()
-            + self.row.len()
-            + self.range.len()
-            + self.total.len()
-    }
-}
-
-/// Maximum, sum and weighted values of some query rows.
-#[derive(Default)]
-struct Running {
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl Running {
-    fn len(&self) -> usize {
-        self.max.len() + self.sum.len() + self.values.len()
-    }
-
-    fn reset(&mut self, rows: usize, width: usize) {
-        for (buffer, len, value) in [
-            (&mut self.max, rows, f32::NEG_INFINITY),
-            (&mut self.sum, rows, 0.0),
-            (&mut self.values, rows * width, 0.0),
-        ] {
-            grow(buffer, len);
-            buffer[..len].fill(value);
-        }
-    }
-}
-
-/// Takes one range into the running total of one query row.
-fn merge(
-    kernels: &Kernels,
-    total: (&mut f32, &mut f32, &mut [f32]),
-    max: f32,
-    sum: f32,
-    values: &[f32],
-) {
-    if max == f32::NEG_INFINITY {
-        return;
-    }
-    let (total_max, total_sum, total_values) = total;
-    let new_max = if max > *total_max { max } else { *total_max };
-    let mut factors = [*total_max - new_max, max - new_max];
-    kernels.exp(&mut factors);
-    let [old, new] = factors;
-    *total_max = new_max;
-    *total_sum = sum.mul_add(new, *total_sum * old);
-    kernels.scale(total_values, old);
-    kernels.add_scaled(total_values, values, new);
-}
-
-/// `values / sum`, with the sign of zero fixed.
-fn finish(kernels: &Kernels, sum: f32, values: &[f32], out: &mut [f32]) {
-    out.copy_from_slice(&values[..out.len()]);
-    kernels.scale(out, 1.0 / sum);
-    out.iter_mut().for_each(|x| *x += 0.0);
-}
-
-/// Some queries of one kv head's group: tokens `first .. first + tokens` of a span.
-struct QueryBlock<'a> {
-    kernels: &'static Kernels,
-    shape: KvShape,
-    group: usize,
-    /// Position of the first token.
-    position: usize,
-    tokens: usize,
-    /// Positions in the cache.
-    len: usize,
-    mask: Mask,
-    head: &'a HeadCache,
-    /// The first query head of the group.
-    first_head: usize,
-    transform: &'a Scores,
-    sinks: Option<&'a [f32]>,
-}
-
-impl QueryBlock<'_> {
-    fn rows(&self) -> usize {
-        self.tokens * self.group
-    }
-
-    /// Width of a value row in buffers.
-    fn width(&self) -> usize {
-        self.shape.head_dim.next_multiple_of(TILE)
-    }
-
-    /// First position that the token at `position` sees.
-    fn oldest(&self, position: usize) -> usize {
-        match self.mask {
-            Mask::Causal | Mask::Bidirectional => 0,
-            Mask::Sliding(window) => (position + 1).saturating_sub(window as usize),
-            Mask::Chunked(chunk) => position / chunk as usize * chunk as usize,
-            Mask::Symmetric(radius) => position.saturating_sub(radius as usize),
-        }
-    }
-
-    /// First position that the token at `position` does not see any more.
-    fn end(&self, position: usize) -> usize {
-        match self.mask {
-            Mask::Causal | Mask::Sliding(_) | Mask::Chunked(_) => position + 1,
-            Mask::Bidirectional => self.len,
-            Mask::Symmetric(radius) => self.len.min(position + 1 + radius as usize),
-        }
-    }
-
-    /// Sets the total of all rows to what it is before the first range.
-    fn begin(&self, total: &mut Running) {
-        total.reset(self.rows(), self.width());
-        if let Some(sinks) = self.sinks {
-            for row in 0..self.rows() {
-                total.max[row] = sinks[self.first_head + row % self.group];
-                total.sum[row] = 1.0;
-            }
-        }
-    }
-
-    /// Ranges that any query of the block sees.
-    fn ranges(&self) -> std::ops::Range<usize> {
-        let end = self.end(self.position + self.tokens - 1);
-        self.oldest(self.position) / RANGE..end.div_ceil(RANGE)
-    }
-
-    /// Softmax and weighted values within one range.
-    fn range(&self, index: usize, work: &mut Work) {
-        let Work {
-            queries,
-            scores,
-            row: bias,
-            range: out,
-            ..
-        } = work;
-        let (kernels, shape, rows, width) = (self.kernels, &self.shape, self.rows(), self.width());
-        let end = self.end(self.position + self.tokens - 1);
-        let from = (index * RANGE).max(self.oldest(self.position) / TILE * TILE);
-        let to = ((index + 1) * RANGE).min(end.next_multiple_of(TILE));
-        grow(scores, rows * SCORE_STRIDE);
-        out.reset(rows, width);
-        let mut at = from;
-        while at < to {
-            let (k, _, count) = self.head.span(at, to);
-            let tiles = count / TILE;
-            kernels.attn_scores(
-                shape.kv,
-                queries,
-                shape.head_dim,
-                rows,
-                shape.head_dim,
-                k,
-                tiles,
-                &mut scores[at - from..],
-                SCORE_STRIDE,
-            );
-            at += count;
-        }
-        for row in 0..rows {
-            let position = self.position + row / self.group;
-            let s = &mut scores[row * SCORE_STRIDE..][..to - from];
-            let hidden_before = self.oldest(position).clamp(from, to) - from;
-            let hidden_from = self.end(position).clamp(from, to) - from;
-            s[..hidden_before].fill(f32::NEG_INFINITY);
-            s[hidden_from..].fill(f32::NEG_INFINITY);
-            if hidden_before < hidden_from {
-                let head = self.first_head + row % self.group;
-                let (visible, first) = (&mut s[hidden_before..hidden_from], from + hidden_before);
-                self.transform
-                    .apply(kernels, head, position, first, visible, bias);
-            }
-            (out.max[row], out.sum[row]) = kernels.softmax_exp(s);
-        }
-        let mut at = from;
-        while at < to {
-            let (_, v, count) = self.head.span(at, to);
-            kernels.attn_values(
-                shape.kv,
-                &scores[at - from..],
-                SCORE_STRIDE,
-                rows,
-                v,
-                count,
-                shape.head_dim,
-                &mut out.values,
-                width,
-            );
-            at += count;
-        }
+        let rows = self.rows.iter();
+        let rows = rows.map(|r| r.lock().unwrap_or_else(|e| e.into_inner()).len());
+        let floats = [&self.q, &self.k, &self.v, &self.gate];
+        let floats = floats.map(Vec::len).iter().sum::<usize>() + rows.sum::<usize>();
+        floats * 4 + self.mixed.bytes() + self.core.bytes()
     }
 }
 
@@ -304,11 +78,9 @@ impl Attention {
         KvShape {
             kv,
             n_kv_heads: self.spec.n_kv_heads as usize,
-            head_dim: self.spec.head_dim as usize,
-            window: match self.spec.mask {
-                Mask::Causal | Mask::Bidirectional | Mask::Symmetric(_) => None,
-                Mask::Sliding(window) | Mask::Chunked(window) => Some(window as usize),
-            },
+            key_dim: self.spec.head_dim as usize,
+            value_dim: self.spec.head_dim as usize,
+            window: window(self.spec.mask),
         }
     }
 
@@ -342,13 +114,24 @@ impl Attention {
             }
         }
         let threads = ctx.crew.threads();
-        if b.work.len() < threads {
-            b.work.resize_with(threads, Mutex::default);
+        if b.rows.len() < threads {
+            b.rows.resize_with(threads, Mutex::default);
         }
         self.norm_whole(ctx, n, b, q_stride, kv_stride);
         self.append(ctx, spans, angles, b, q_stride, kv_stride);
-        self.attend(ctx, spans, b, q_stride);
-        let (heads, gate, q_width) = (&b.heads, &b.gate, self.spec.q_width() as usize);
+        let hd = self.spec.head_dim as usize;
+        let core = Core {
+            cache: self.cache,
+            n_heads: self.spec.n_heads as usize,
+            n_kv_heads: self.spec.n_kv_heads as usize,
+            key_dim: hd,
+            value_dim: hd,
+            mask: self.spec.mask,
+            scores: &self.scores,
+            sinks: self.sinks.as_deref(),
+        };
+        attend(ctx, spans, &core, &b.q, q_stride, &mut b.core);
+        let (heads, gate, q_width) = (&b.core.heads, &b.gate, self.spec.q_width() as usize);
         let gated = self.gate.is_some();
         b.mixed.shape(n, q_width, wants_quantized(&self.o));
         b.mixed.fill(ctx, n, false, |token, cols, x| {
@@ -384,14 +167,14 @@ impl Attention {
         q_stride: usize,
         kv_stride: usize,
     ) {
-        let (kernels, work) = (ctx.kernels, &b.work);
+        let (kernels, rows) = (ctx.kernels, &b.rows);
         let (Some(q_norm), Some(k_norm), true) = (&self.q_norm, &self.k_norm, self.norms_whole())
         else {
             return;
         };
         let (q, k) = (Disjoint::new(&mut b.q), Disjoint::new(&mut b.k));
         ctx.crew.for_each(n, |token, me| {
-            let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
+            let row = &mut *rows[me].lock().unwrap_or_else(|e| e.into_inner());
             for (x, stride, width, bias, norm) in [
                 (&q, q_stride, self.q.rows(), &self.q_bias, q_norm),
                 (&k, kv_stride, self.k.rows(), &self.k_bias, k_norm),
@@ -401,7 +184,7 @@ impl Attention {
                 if let Some(bias) = bias {
                     kernels.add(x, bias);
                 }
-                norm.apply(kernels, 0, x, &mut work.row);
+                norm.apply(kernels, 0, x, row);
             }
         });
     }
@@ -442,7 +225,7 @@ impl Attention {
         q_stride: usize,
         kv_stride: usize,
     ) {
-        let (kernels, work) = (ctx.kernels, &b.work);
+        let (kernels, rows) = (ctx.kernels, &b.rows);
         let n_kv = self.spec.n_kv_heads as usize;
         let hd = self.spec.head_dim as usize;
         let group = self.spec.n_heads as usize / n_kv;
@@ -457,7 +240,7 @@ impl Attention {
             Disjoint::new(&mut b.v),
         );
         ctx.crew.for_each(spans.len() * n_kv, |job, me| {
-            let row = &mut work[me].lock().unwrap_or_else(|e| e.into_inner()).row;
+            let row = &mut *rows[me].lock().unwrap_or_else(|e| e.into_inner());
             let (span, head) = (&spans[job / n_kv], job % n_kv);
             let cache = &span.seq.caches[self.cache];
             cache.write(head, |cache| {
@@ -500,161 +283,6 @@ impl Attention {
                     kernels.scale(q, scale);
                     cache.store(kernels, position, k, v);
                 }
-            });
-        });
-    }
-
-    /// Attention of every head into `b.heads` (`[token][q_width]`).
-    fn attend(&self, ctx: &Context<'_>, spans: &[Span<'_>], b: &mut Buffers, q_stride: usize) {
-        let kernels = ctx.kernels;
-        let n = spans.last().map_or(0, |s| s.rows.end);
-        let n_kv = self.spec.n_kv_heads as usize;
-        let hd = self.spec.head_dim as usize;
-        let q_width = self.spec.q_width() as usize;
-        let group = self.spec.n_heads as usize / n_kv;
-        let per_block = (QUERY_ROWS / group).max(1);
-        let threads = ctx.crew.threads();
-        grow(&mut b.heads, n * q_width);
-        let (q, work) = (&b.q, &b.work);
-        let heads = Disjoint::new(&mut b.heads);
-        let blocks_of = |span: &Span<'_>| span.rows.len().div_ceil(per_block);
-        let blocks: usize = spans.iter().map(blocks_of).sum();
-
-        // Calls `f` with the block of queries, its first row of the buffers and its kv head.
-        let with_block = |job: usize, f: &mut dyn FnMut(&QueryBlock<'_>, usize, usize)| {
-            // The last blocks of a prompt see the most keys: they start first.
-            let (mut block, kv_head) = (blocks - 1 - job / n_kv, job % n_kv);
-            for span in spans {
-                if block >= blocks_of(span) {
-                    block -= blocks_of(span);
-                    continue;
-                }
-                let cache = &span.seq.caches[self.cache];
-                let first = block * per_block;
-                let queries = QueryBlock {
-                    kernels,
-                    shape: cache.shape,
-                    group,
-                    position: span.start + first,
-                    tokens: per_block.min(span.rows.len() - first),
-                    len: span.start + span.rows.len(),
-                    mask: self.spec.mask,
-                    head: &cache.read(kv_head),
-                    first_head: kv_head * group,
-                    transform: &self.scores,
-                    sinks: self.sinks.as_deref(),
-                };
-                return f(&queries, span.rows.start + first, kv_head);
-            }
-        };
-        let gather =
-            |block: &QueryBlock<'_>, row: usize, kv_head: usize, queries: &mut Vec<f32>| {
-                grow(queries, block.rows() * hd);
-                for t in 0..block.tokens {
-                    let from = (row + t) * q_stride + kv_head * group * hd;
-                    queries[t * group * hd..][..group * hd]
-                        .copy_from_slice(&q[from..from + group * hd]);
-                }
-            };
-        let scatter = |block: &QueryBlock<'_>, row: usize, kv_head: usize, total: &Running| {
-            for r in 0..block.rows() {
-                let at = (row + r / group) * q_width + (kv_head * group + r % group) * hd;
-                // SAFETY: one job per token and head.
-                let out = unsafe { heads.part(at..at + hd) };
-                finish(
-                    kernels,
-                    total.sum[r],
-                    &total.values[r * block.width()..],
-                    out,
-                );
-            }
-        };
-        let take = |block: &QueryBlock<'_>,
-                    total: &mut Running,
-                    max: &[f32],
-                    sum: &[f32],
-                    values: &[f32]| {
-            let width = block.width();
-            for r in 0..block.rows() {
-                let into = (
-                    &mut total.max[r],
-                    &mut total.sum[r],
-                    &mut total.values[r * width..(r + 1) * width],
-                );
-                merge(
-                    kernels,
-                    into,
-                    max[r],
-                    sum[r],
-                    &values[r * width..(r + 1) * width],
-                );
-            }
-        };
-
-        let jobs = blocks * n_kv;
-        let most_ranges = spans
-            .iter()
-            .map(|s| (s.start + s.rows.len() - 1) / RANGE + 1)
-            .max()
-            .unwrap_or(1);
-        if jobs >= 2 * threads || most_ranges == 1 {
-            ctx.crew.for_each(jobs, |job, me| {
-                let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
-                with_block(job, &mut |block, row, kv_head| {
-                    gather(block, row, kv_head, &mut work.queries);
-                    block.begin(&mut work.total);
-                    for index in block.ranges() {
-                        block.range(index, work);
-                        let r = &work.range;
-                        take(block, &mut work.total, &r.max, &r.sum, &r.values);
-                    }
-                    scatter(block, row, kv_head, &work.total);
-                });
-            });
-            return;
-        }
-
-        // Few queries and many keys: ranges become jobs, their results are merged in the same order afterwards.
-        let rows = per_block * group;
-        let width = hd.next_multiple_of(TILE);
-        let slot = rows * (width + 2);
-        grow(&mut b.partial, jobs * most_ranges * slot);
-        let partial = Disjoint::new(&mut b.partial);
-        ctx.crew.for_each(jobs * most_ranges, |part, me| {
-            let (job, index) = (part / most_ranges, part % most_ranges);
-            let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
-            with_block(job, &mut |block, row, kv_head| {
-                if !block.ranges().contains(&index) {
-                    return;
-                }
-                gather(block, row, kv_head, &mut work.queries);
-                block.range(index, work);
-                // SAFETY: one slot per part.
-                let out = unsafe { partial.part(part * slot..(part + 1) * slot) };
-                let (max, rest) = out.split_at_mut(rows);
-                let (sum, values) = rest.split_at_mut(rows);
-                let r = block.rows();
-                max[..r].copy_from_slice(&work.range.max[..r]);
-                sum[..r].copy_from_slice(&work.range.sum[..r]);
-                values[..r * width].copy_from_slice(&work.range.values[..r * width]);
-            });
-        });
-        let partial = &b.partial;
-        ctx.crew.for_each(jobs, |job, me| {
-            let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
-            with_block(job, &mut |block, row, kv_head| {
-                block.begin(&mut work.total);
-                for index in block.ranges() {
-                    let slot = &partial[(job * most_ranges + index) * slot..][..slot];
-                    take(
-                        block,
-                        &mut work.total,
-                        &slot[..rows],
-                        &slot[rows..2 * rows],
-                        &slot[2 * rows..],
-                    );
-                }
-                scatter(block, row, kv_head, &work.total);
             });
         });
     }

@@ -1,5 +1,6 @@
 //! What a branch of a layer computes: one file per state shape.
 
+pub mod attend;
 pub mod attention;
 pub mod conv;
 pub mod dense;
