@@ -15,6 +15,7 @@ mod import_faults;
 mod import_hazards;
 mod import_hazards_gguf;
 mod import_mutation;
+mod import_mxfp4;
 mod isas;
 mod layering;
 mod materialise;

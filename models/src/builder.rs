@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::layer_builder::LayerBuilder;
-use crate::plan::{Plan, Rows, Skip, Source, TensorPlan};
+use crate::plan::{Layout, Plan, Rows, Skip, Source, TensorPlan};
 use crate::rope::Rope;
 use crate::rope_config::{self, RopeOptions};
 use crate::source::{Config, Origin, Tensors};
@@ -370,19 +370,23 @@ impl<'a> Builder<'a> {
     ) -> Result<()> {
         self.expect_linear(name, shape)?;
         let rows = rows.map_or(Rows::All, Rows::List);
-        let source = |name, rows, transposed| Source {
+        let source = |name, rows, layout| Source {
+            layout,
             rows,
-            transposed,
             ..Source::all(name)
         };
         if let Some(role) = bias_role {
             let bias = format!("{name}.bias");
             self.expect(&bias, &[shape[0].into()])?;
             let key = TensorKey { role, ..key };
-            self.put(key, vec![source(bias, rows.clone(), false)]);
+            self.put(key, vec![source(bias, rows.clone(), Layout::Rows)]);
         }
         let weight = format!("{name}.weight");
-        self.put(key, vec![source(weight, rows, self.transposed)]);
+        let layout = match self.transposed {
+            true => Layout::Transposed,
+            false => Layout::Rows,
+        };
+        self.put(key, vec![source(weight, rows, layout)]);
         Ok(())
     }
 

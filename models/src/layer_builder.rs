@@ -4,7 +4,7 @@
 
 use crate::builder::Builder;
 use crate::error::{Error, Result};
-use crate::plan::{Rows, Source, interleaved_to_half_split};
+use crate::plan::{Layout, Rows, Source, interleaved_to_half_split};
 use crate::source::Origin;
 use crate::spec::{
     Attention, Block, Branch, Dense, Experts, Norm, NormSpan, Op, QkNorm, Role, TensorKey,
@@ -82,7 +82,19 @@ pub enum ExpertMatrices<'n> {
         /// Names of the biases.
         biases: [&'n str; 2],
     },
+    /// The same in blocks of 4-bit floats, outputs as rows: every name stands for two tensors, `_blocks` and `_scales`.
+    Mxfp4 {
+        /// Both of them.
+        names: [&'n str; 2],
+        /// Whether rows of gate and up alternate; else those of gate come first.
+        alternating: bool,
+        /// Names of the biases.
+        biases: [&'n str; 2],
+    },
 }
+
+/// Values of a block of MXFP4, two to a byte.
+const MXFP4_BLOCK: u64 = 32;
 
 /// The usual names: a router called gate, experts by their numbers, a correction beside the router.
 pub const MLP_EXPERTS: ExpertNames<'static> = ExpertNames {
@@ -507,58 +519,110 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
                 alternating,
                 biases,
             } => {
-                let n = [count, inner, hidden].map(u64::from);
-                let stack = |rows, cols| {
-                    if transposed {
-                        [n[0], cols, rows]
-                    } else {
-                        [n[0], rows, cols]
-                    }
-                };
-                let (both, down) = (self.name(names[0]), self.name(names[1]));
-                // Shapes are checked before lists of that length are made.
-                self.plan.expect(&both, &stack(2 * n[1], n[2]))?;
-                self.plan.expect(&down, &stack(n[2], n[1]))?;
-                let rows = |part: u32| {
-                    let row = move |i| match alternating {
-                        true => 2 * i + part,
-                        false => part * inner + i,
-                    };
-                    let of = move |e| (0..inner).map(move |i| e * 2 * inner + row(i));
-                    Rows::List((0..count).flat_map(of).collect())
-                };
-                let source = |name: &String, rows, transposed| Source {
-                    rows,
-                    transposed,
-                    ..Source::all(name.clone())
-                };
-                let parts = [
-                    source(&both, rows(0), transposed),
-                    source(&both, rows(1), transposed),
-                    source(&down, Rows::All, transposed),
-                ];
-                for (role, part) in roles.into_iter().zip(parts) {
-                    self.plan.put(self.branch_key(role), vec![part]);
-                }
-                if e.up_bias {
-                    let name = self.name(biases[0]);
-                    self.plan.expect(&name, &[n[0], 2 * n[1]])?;
-                    for (part, role) in [(0, Role::ExpertGateBias), (1, Role::ExpertUpBias)] {
-                        let source = source(&name, rows(part), false);
-                        self.plan.put(self.branch_key(role), vec![source]);
-                    }
-                }
-                if e.down_bias {
-                    let name = self.name(biases[1]);
-                    self.plan.take(
-                        self.branch_key(Role::ExpertDownBias),
-                        &name,
-                        &[count, hidden],
-                    )?;
-                }
+                let stacks = self.expert_stacks(&e, names, transposed)?;
+                self.fused_experts(&e, stacks, alternating, biases)?;
+            }
+            ExpertMatrices::Mxfp4 {
+                names,
+                alternating,
+                biases,
+            } => {
+                let stacks = self.expert_blocks(&e, names)?;
+                self.fused_experts(&e, stacks, alternating, biases)?;
             }
         }
         self.branch(Op::Experts(e))
+    }
+
+    /// The whole stacks of gate and up, and of down.
+    fn expert_stacks(
+        &self,
+        e: &Experts,
+        names: [&str; 2],
+        transposed: bool,
+    ) -> Result<[Source; 2]> {
+        let [count, inner, hidden] = [e.count, e.inner, self.hidden].map(u64::from);
+        let stack = |name: &str, rows, cols| {
+            let name = self.name(name);
+            let (shape, layout) = match transposed {
+                true => ([count, cols, rows], Layout::Transposed),
+                false => ([count, rows, cols], Layout::Rows),
+            };
+            self.plan.expect(&name, &shape)?;
+            Ok(Source {
+                layout,
+                ..Source::all(name)
+            })
+        };
+        Ok([
+            stack(names[0], 2 * inner, hidden)?,
+            stack(names[1], hidden, inner)?,
+        ])
+    }
+
+    /// The same in blocks with scales.
+    fn expert_blocks(&self, e: &Experts, names: [&str; 2]) -> Result<[Source; 2]> {
+        let [count, inner, hidden] = [e.count, e.inner, self.hidden].map(u64::from);
+        let stack = |name: &str, rows, cols: u64| {
+            let [blocks, scales] = ["blocks", "scales"].map(|s| format!("{}_{s}", self.name(name)));
+            let per_row = cols.div_ceil(MXFP4_BLOCK);
+            self.plan
+                .expect(&blocks, &[count, rows, per_row, MXFP4_BLOCK / 2])?;
+            self.plan.expect(&scales, &[count, rows, per_row])?;
+            Ok(Source {
+                layout: Layout::Mxfp4 { scales },
+                ..Source::all(blocks)
+            })
+        };
+        Ok([
+            stack(names[0], 2 * inner, hidden)?,
+            stack(names[1], hidden, inner)?,
+        ])
+    }
+
+    /// Plans experts whose gate and up are one matrix each; the shapes of the stacks have been checked.
+    fn fused_experts(
+        &mut self,
+        e: &Experts,
+        [both, down]: [Source; 2],
+        alternating: bool,
+        biases: [&str; 2],
+    ) -> Result<()> {
+        let (count, inner, hidden) = (e.count, e.inner, self.hidden);
+        let rows = |part: u32| {
+            let row = move |i| match alternating {
+                true => 2 * i + part,
+                false => part * inner + i,
+            };
+            let of = move |e| (0..inner).map(move |i| e * 2 * inner + row(i));
+            Rows::List((0..count).flat_map(of).collect())
+        };
+        for (part, role) in [(0, Role::ExpertGate), (1, Role::ExpertUp)] {
+            let source = Source {
+                rows: rows(part),
+                ..both.clone()
+            };
+            self.plan.put(self.branch_key(role), vec![source]);
+        }
+        self.plan.put(self.branch_key(Role::ExpertDown), vec![down]);
+        if e.up_bias {
+            let name = self.name(biases[0]);
+            let n = [count, inner].map(u64::from);
+            self.plan.expect(&name, &[n[0], 2 * n[1]])?;
+            for (part, role) in [(0, Role::ExpertGateBias), (1, Role::ExpertUpBias)] {
+                let source = Source {
+                    rows: rows(part),
+                    ..Source::all(name.clone())
+                };
+                self.plan.put(self.branch_key(role), vec![source]);
+            }
+        }
+        if e.down_bias {
+            let name = self.name(biases[1]);
+            let key = self.branch_key(Role::ExpertDownBias);
+            self.plan.take(key, &name, &[count, hidden])?;
+        }
+        Ok(())
     }
 }
 

@@ -30,10 +30,10 @@ pub struct TensorPlan {
 pub struct Source {
     /// Name of the foreign tensor.
     pub name: String,
-    /// Which of its rows, in the order in which they are stored; of a transposed tensor, which columns.
+    /// How outputs and inputs lie in it.
+    pub layout: Layout,
+    /// Which of its outputs, in the order in which they are stored.
     pub rows: Rows,
-    /// Whether the foreign matrix has inputs as rows and outputs as columns.
-    pub transposed: bool,
     /// What every value goes through.
     pub function: Function,
     /// Multiplier of every value after that.
@@ -62,6 +62,31 @@ impl Function {
     }
 }
 
+/// How the outputs and inputs of a matrix, or of every matrix of a stack, lie in a foreign tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Layout {
+    /// Outputs are rows, inputs are columns.
+    Rows,
+    /// Inputs are rows, outputs are columns.
+    Transposed,
+    /// As [`Layout::Transposed`], for matrices of `period` rows one below the other, of which only the rows from `first` on, `count` of them, are
+    /// inputs; goes with all rows.
+    TransposedPart {
+        /// Rows of one matrix.
+        period: u32,
+        /// The first input.
+        first: u32,
+        /// Inputs.
+        count: u32,
+    },
+    /// Outputs are rows of 4-bit floats in blocks of 32, 16 bytes each (the last dimension); the tensor of this name has an exponent for
+    /// every block (OCP Microscaling Formats 1.0, MXFP4).
+    Mxfp4 {
+        /// The tensor of the exponents.
+        scales: String,
+    },
+}
+
 /// A selection of rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rows {
@@ -85,8 +110,8 @@ impl Source {
     pub fn all(name: impl Into<String>) -> Source {
         Source {
             name: name.into(),
+            layout: Layout::Rows,
             rows: Rows::All,
-            transposed: false,
             function: Function::Identity,
             scale: 1.0,
             add: 0.0,

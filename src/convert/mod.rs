@@ -2,7 +2,7 @@
 //!
 //! `source` is tensors wherever they lie; `gguf`, `safetensors` and `llama2c` read those files, `hf` a folder (by way of `folder`), `sentence` what
 //! follows the model in it; `foreign` is a whole model of any
-//! of these kinds, which `open` tells apart; `quantize` makes panels of its rows; `import` is the way from one to the other, `cache` the place where `-m` puts the result.
+//! of these kinds, which `open` tells apart; `quantize` makes panels of its rows, which `parts` finds and `mxfp4` decodes where they are two tensors; `import` is the way from one to the other, `cache` the place where `-m` puts the result.
 
 pub mod cache;
 pub mod folder;
@@ -11,7 +11,9 @@ pub mod gguf;
 pub mod hf;
 pub mod import;
 pub mod llama2c;
+pub mod mxfp4;
 pub mod open;
+pub mod parts;
 pub mod quantize;
 pub mod safetensors;
 pub mod sentence;

@@ -3,10 +3,12 @@
 //! A chunk is a run of panels of one matrix, or a whole vector. Every worker makes every n-th chunk and hands it over through a channel of
 //! its own with room for one, so the chunks arrive in file order and at most three per worker are in memory.
 
+use super::mxfp4::Mxfp4;
+use super::parts::{Columns, Form, Part, Picked, inputs, part_of, runs};
 use super::source::{Dtype, Tensor, Tensors};
 use crate::error::{Error, Result};
 use quern_kernels::{Format, PANEL_ROWS};
-use quern_models::plan::{Plan, Rows, Source};
+use quern_models::plan::{Layout, Plan, Rows};
 use quern_models::spec::{Shape, TensorSpec};
 use std::collections::HashMap;
 use std::sync::mpsc::sync_channel;
@@ -53,20 +55,6 @@ pub struct Item<'a> {
     verbatim: bool,
 }
 
-/// Some rows of a foreign tensor.
-struct Part<'a> {
-    tensor: &'a Tensor,
-    /// In this order; none: all.
-    list: Option<&'a [u32]>,
-    /// The stored row that the first of them becomes.
-    first: u64,
-    count: u64,
-    /// How values change.
-    source: &'a Source,
-    /// Rows are the tensor's columns.
-    transposed: bool,
-}
-
 /// What [`bind`] found.
 pub struct Bound<'a> {
     /// One item per tensor of the Spec, in its order.
@@ -98,7 +86,32 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 missing.push(format!("{:?}", source.name));
                 continue;
             };
-            let (t_rows, t_cols) = shape_as(t, tensor.shape, source.transposed)?;
+            let form = match &source.layout {
+                Layout::Rows => Form::Rows,
+                Layout::Transposed => Form::Columns(Columns {
+                    period: inputs(t),
+                    first: 0,
+                    count: inputs(t),
+                }),
+                Layout::TransposedPart {
+                    period,
+                    first,
+                    count,
+                } => Form::Columns(Columns {
+                    period: u64::from(*period).max(1),
+                    first: (*first).into(),
+                    count: (*count).into(),
+                }),
+                Layout::Mxfp4 { scales } => {
+                    let Some(found) = tensors.get(scales) else {
+                        missing.push(format!("{scales:?}"));
+                        continue;
+                    };
+                    used.insert(scales, vec![true]);
+                    Form::Mxfp4(Mxfp4::new(t, found)?)
+                }
+            };
+            let (t_rows, t_cols) = shape_as(t, tensor.shape, form)?;
             // A row has at least one byte, so the marks below are bounded by the file.
             if t_cols != cols || t_rows > t.len {
                 return Err(shape_error(t, rows, cols));
@@ -107,12 +120,25 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 Rows::All => None,
                 Rows::List(list) => Some(list.as_slice()),
             };
+            // Part of each column is part of the tensor's rows.
+            let cut = match form {
+                Form::Columns(c) if c.count < c.period => Some(c),
+                _ => None,
+            };
+            let marks = cut.map_or(t_rows, |_| t.matrix().0);
             let seen = used
                 .entry(&source.name)
-                .or_insert_with(|| vec![false; t_rows as usize]);
-            match list {
-                None => seen.fill(true),
-                Some(list) => {
+                .or_insert_with(|| vec![false; marks as usize]);
+            match (list, cut) {
+                (None, None) => seen.fill(true),
+                (None, Some(c)) => {
+                    for matrix in seen.chunks_mut(c.period as usize) {
+                        let inputs = matrix.iter_mut().skip(c.first as usize);
+                        inputs.take(c.count as usize).for_each(|s| *s = true);
+                    }
+                }
+                (Some(_), Some(_)) => return Err(shape_error(t, rows, cols)),
+                (Some(list), None) => {
                     for &r in list {
                         match seen.get_mut(r as usize) {
                             Some(s) => *s = true,
@@ -128,7 +154,7 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 first,
                 count,
                 source,
-                transposed: source.transposed,
+                form,
             });
             first += count;
         }
@@ -201,26 +227,25 @@ fn list_of(mut names: Vec<String>) -> String {
 
 /// Rows and columns of a foreign tensor as the stored shape wants them: a vector has one column, whatever the tensor's shape; dimensions of
 /// 1 do not count; more than two are rows of a stack, and a transposed stack is one of transposed matrices.
-fn shape_as(t: &Tensor, shape: Shape, transposed: bool) -> Result<(u64, u64)> {
+fn shape_as(t: &Tensor, shape: Shape, form: Form) -> Result<(u64, u64)> {
     let wide = t.shape.iter().filter(|&&d| d != 1).count();
     let (rows, cols) = t.matrix();
-    match shape {
-        Shape::Vector(_) => Ok((rows * cols, 1)),
-        Shape::Matrix {
-            count: 1,
-            rows,
-            cols,
-        } if wide > 2 => Err(shape_error(t, rows.into(), cols.into())),
-        Shape::Matrix { .. } if transposed => Ok((rows / inputs(t) * cols, inputs(t))),
-        Shape::Matrix { .. } => Ok((rows, cols)),
-    }
-}
-
-/// The last dimension but one of a matrix or a stack, which are its inputs where it is transposed.
-fn inputs(t: &Tensor) -> u64 {
-    match t.shape[..] {
-        [.., rows, _] => rows.max(1),
-        _ => 1,
+    match (shape, form) {
+        (Shape::Vector(_), _) => Ok((rows * cols, 1)),
+        (_, Form::Mxfp4(blocks)) => Ok(blocks.matrix()),
+        (
+            Shape::Matrix {
+                count: 1,
+                rows,
+                cols,
+            },
+            _,
+        ) if wide > 2 => Err(shape_error(t, rows.into(), cols.into())),
+        (_, Form::Columns(c)) if !rows.is_multiple_of(c.period) || c.first + c.count > c.period => {
+            Err(shape_error(t, c.period, cols))
+        }
+        (_, Form::Columns(c)) => Ok((rows / c.period * cols, c.count)),
+        (_, Form::Rows) => Ok((rows, cols)),
     }
 }
 
@@ -250,9 +275,12 @@ fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Resu
             Dtype::Q8_0 => Format::Q8,
             Dtype::Q4_0 => Format::Q4,
             Dtype::Groups(_) if tensors.groups_are_blocks(part.tensor)? => Format::Q8,
-            Dtype::F32 | Dtype::Groups(_) | Dtype::Other(_) => Format::F32,
+            // A bf16 holds every value of such a block.
+            Dtype::U8 if matches!(part.form, Form::Mxfp4(_)) => Format::Bf16,
+            Dtype::F32 | Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => Format::F32,
         };
-        let turned = part.transposed && matches!(own, Format::Q8 | Format::Q4);
+        let turned =
+            matches!(part.form, Form::Columns(_)) && matches!(own, Format::Q8 | Format::Q4);
         let changed = !part.source.unchanged() || turned || same.is_some_and(|f| f != own);
         same = Some(if changed { Format::F32 } else { own });
     }
@@ -396,7 +424,8 @@ impl Scratch {
                 let before = p * PANEL_ROWS;
                 let n = PANEL_ROWS.min(chunk.rows as usize - before);
                 if let Err(bad) = item.format.check_panel(panel, n, cols) {
-                    let (t, row) = foreign_row(item, first + (before + bad.row) as u64);
+                    let (part, row) = part_of(&item.parts, first + (before + bad.row) as u64);
+                    let t = part.tensor;
                     return Err(Error::invalid(format_args!(
                         "tensor {:?}: {} in row {row} at column {}",
                         t.shown, bad.what, bad.col
@@ -414,34 +443,20 @@ impl Scratch {
         let vector = matches!(item.tensor.shape, Shape::Vector(_));
         // The tensor whose values `read` holds as a whole: a permuted vector has many runs.
         let mut held: Option<&Tensor> = None;
-        for run in runs(item, first, count) {
+        for run in runs(&item.parts, first, count) {
             let (part, t) = (run.part, run.part.tensor);
             let at = values.len();
-            let whole = vector && t.matrix().1 != 1;
-            if !whole {
-                held = None;
-            }
-            match run.rows {
+            if vector && t.matrix().1 != 1 {
                 // Every value counts as a row, but the file has rows of more than one.
-                rows if whole => {
-                    if !held.is_some_and(|h| std::ptr::eq(h, t)) {
-                        read.clear();
-                        tensors.read_f32(t, 0, t.matrix().0, raw, read)?;
-                        held = Some(t);
-                    }
-                    rows.each(|r| values.push(read[r as usize]));
-                }
-                rows if part.transposed => columns(tensors, t, &rows, raw, read, values)?,
-                Picked::Span(from, n) => tensors.read_f32(t, from, n, raw, values)?,
-                Picked::List(list, low, high) => {
-                    let cols = t.matrix().1 as usize;
+                if !held.is_some_and(|h| std::ptr::eq(h, t)) {
                     read.clear();
-                    tensors.read_f32(t, low, high - low + 1, raw, read)?;
-                    for &r in list {
-                        let row = (u64::from(r) - low) as usize * cols;
-                        values.extend_from_slice(&read[row..row + cols]);
-                    }
+                    tensors.read_f32(t, 0, t.matrix().0, raw, read)?;
+                    held = Some(t);
                 }
+                run.rows.each(|r| values.push(read[r as usize]));
+            } else {
+                held = None;
+                run.read(tensors, raw, read, values)?;
             }
             if !part.source.unchanged() {
                 let change = |v: &mut f32| *v = part.source.value(*v);
@@ -461,7 +476,7 @@ impl Scratch {
     ) -> Result<usize> {
         self.blocks.clear();
         let mut row_bytes = 0;
-        for run in runs(item, first, count) {
+        for run in runs(&item.parts, first, count) {
             let t = run.part.tensor;
             match run.rows {
                 Picked::Span(from, n) => {
@@ -482,136 +497,6 @@ impl Scratch {
         }
         Ok(row_bytes)
     }
-}
-
-/// Rows that are read in one go.
-struct Run<'a> {
-    part: &'a Part<'a>,
-    rows: Picked<'a>,
-}
-
-enum Picked<'a> {
-    /// First row and number of rows.
-    Span(u64, u64),
-    /// These rows, all between the two.
-    List(&'a [u32], u64, u64),
-}
-
-impl Picked<'_> {
-    /// Calls `f` with every row, in order.
-    fn each(&self, mut f: impl FnMut(u64)) {
-        match self {
-            Picked::Span(from, n) => (*from..from + n).for_each(f),
-            Picked::List(list, ..) => list.iter().for_each(|&r| f(r.into())),
-        }
-    }
-}
-
-/// Appends rows of a transposed tensor, that is columns, to `out`; `read` and `bytes` are workspaces.
-fn columns(
-    tensors: &Tensors,
-    t: &Tensor,
-    rows: &Picked,
-    bytes: &mut Vec<u8>,
-    read: &mut Vec<f32>,
-    out: &mut Vec<f32>,
-) -> Result<()> {
-    let (inputs, cols) = (inputs(t), t.matrix().1);
-    let (low, high) = match *rows {
-        Picked::Span(from, n) => (from, from + n),
-        Picked::List(_, low, high) => (low, high + 1),
-    };
-    let (base, width) = (out.len(), inputs as usize);
-    let mut count = 0;
-    rows.each(|_| count += 1);
-    out.resize(base + count * width, 0.0);
-    for stack in low / cols..high.div_ceil(cols) {
-        // The columns of this matrix that lie between the first and the last wanted one.
-        let from = low.max(stack * cols);
-        let to = high.min((stack + 1) * cols);
-        for i in 0..inputs {
-            read.clear();
-            let row = stack * inputs + i;
-            tensors.read_columns(t, row, from - stack * cols, to - from, bytes, read)?;
-            let mut place = base + i as usize;
-            rows.each(|r| {
-                if (from..to).contains(&r) {
-                    out[place] = read[(r - from) as usize];
-                }
-                place += width;
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The reads that make stored rows `first..first + count`. Listed rows are read as one span where that span is not much larger than
-/// the list: permutations stay within a head.
-fn runs<'a>(item: &'a Item<'a>, first: u64, count: u64) -> impl Iterator<Item = Run<'a>> {
-    let last = first + count;
-    item.parts.iter().flat_map(move |part| {
-        let from = first.max(part.first);
-        let to = last.min(part.first + part.count);
-        let mut out = Vec::new();
-        if from < to {
-            let (a, b) = (from - part.first, to - part.first);
-            match part.list {
-                None => out.push(Run {
-                    part,
-                    rows: Picked::Span(a, b - a),
-                }),
-                Some(list) => {
-                    let list = &list[a as usize..b as usize];
-                    // Parts of a fused matrix.
-                    if list.windows(2).all(|w| w[1].checked_sub(w[0]) == Some(1)) {
-                        out.push(Run {
-                            part,
-                            rows: Picked::Span(list[0].into(), list.len() as u64),
-                        });
-                        return out;
-                    }
-                    let bounds = |l: &[u32]| {
-                        let low = l.iter().min().copied().unwrap_or(0);
-                        (
-                            u64::from(low),
-                            u64::from(l.iter().max().copied().unwrap_or(low)),
-                        )
-                    };
-                    // Pieces of a panel at least, so that a span is never much more than what is needed.
-                    for piece in list.chunks(PANEL_ROWS) {
-                        let (low, high) = bounds(piece);
-                        if high - low < 4 * piece.len() as u64 {
-                            out.push(Run {
-                                part,
-                                rows: Picked::List(piece, low, high),
-                            });
-                        } else {
-                            out.extend(piece.iter().map(|&r| Run {
-                                part,
-                                rows: Picked::Span(r.into(), 1),
-                            }));
-                        }
-                    }
-                }
-            }
-        }
-        out
-    })
-}
-
-/// The foreign tensor and row that a stored row comes from.
-fn foreign_row<'a>(item: &Item<'a>, row: u64) -> (&'a Tensor, u64) {
-    let part = item
-        .parts
-        .iter()
-        .find(|p| (p.first..p.first + p.count).contains(&row))
-        .unwrap_or(&item.parts[0]);
-    let local = row.saturating_sub(part.first);
-    let foreign = part
-        .list
-        .and_then(|l| l.get(local as usize))
-        .map_or(local, |&r| r.into());
-    (part.tensor, foreign)
 }
 
 /// The largest magnitude that a format can hold without becoming infinite or being cut off.
@@ -636,7 +521,8 @@ fn check_values(item: &Item, first: u64, cols: usize, values: &[f32], most: f32)
         .iter()
         .position(|v| !matches!(v.abs().partial_cmp(&most), Some(o) if o.is_le()))
         .unwrap_or(0);
-    let (t, row) = foreign_row(item, first + (at / cols) as u64);
+    let (part, row) = part_of(&item.parts, first + (at / cols) as u64);
+    let t = part.tensor;
     let (row, col) = if t.matrix().0 == 1 && cols == 1 {
         (0, at as u64)
     } else {
@@ -650,7 +536,7 @@ fn check_values(item: &Item, first: u64, cols: usize, values: &[f32], most: f32)
     Err(Error::invalid(format_args!(
         "tensor {:?}: value {} (row {row}, column {col}) is {}, expected {expected}",
         t.shown,
-        row * t.matrix().1 + col,
+        row * part.cols() + col,
         values[at]
     )))
 }

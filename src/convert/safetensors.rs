@@ -27,6 +27,7 @@ pub fn read(file: SourceFile, prefix: &str, out: &mut Tensors) -> Result<()> {
             Stored::F32 => Dtype::F32,
             Stored::F16 => Dtype::F16,
             Stored::BF16 => Dtype::Bf16,
+            Stored::U8 => Dtype::U8,
             other => Dtype::Other(other.to_string()),
         };
         let (from, to) = info.data_offsets;

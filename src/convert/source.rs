@@ -151,6 +151,8 @@ pub enum Dtype {
     Q4_0,
     /// llama2.c version 2: all values as signed bytes, then one f32 scale per group of so many values.
     Groups(u32),
+    /// Bytes that mean something only beside another tensor.
+    U8,
     /// A type that no family reads, by name.
     Other(String),
 }
@@ -165,6 +167,7 @@ impl Dtype {
             Dtype::Q8_0 => "Q8_0".into(),
             Dtype::Q4_0 => "Q4_0".into(),
             Dtype::Groups(n) => format!("Q8 in groups of {n}").into(),
+            Dtype::U8 => "U8".into(),
             Dtype::Other(name) => name.into(),
         }
     }
@@ -176,7 +179,7 @@ impl Dtype {
             Dtype::F16 | Dtype::Bf16 => (1, 2),
             Dtype::Q8_0 => (32, 34),
             Dtype::Q4_0 => (32, 18),
-            Dtype::Groups(_) | Dtype::Other(_) => return None,
+            Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => return None,
         })
     }
 
@@ -282,6 +285,26 @@ impl Tensors {
             .map_err(|_| crate::error::out_of_memory("rows of a tensor", n))?;
         out.resize(n, 0);
         self.files[t.file].read_at(t.offset + first * bytes, out)
+    }
+
+    /// `len` bytes of a tensor from its byte `from` on.
+    ///
+    /// # Errors
+    /// I/O, memory.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    pub fn read_bytes(&self, t: &Tensor, from: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        assert!(
+            from + len as u64 <= t.len,
+            "bytes {from}+{len} of {}",
+            t.len
+        );
+        out.clear();
+        out.try_reserve_exact(len)
+            .map_err(|_| crate::error::out_of_memory("rows of a tensor", len))?;
+        out.resize(len, 0);
+        self.files[t.file].read_at(t.offset + from, out)
     }
 
     /// Values of `count` rows from row `first`, widened to f32 and appended to `out`; `bytes` is a workspace.
@@ -534,6 +557,6 @@ fn widen(dtype: &Dtype, bytes: &[u8], out: &mut Vec<f32>) {
                 out.extend(block[2..].iter().map(|&c| value(c >> 4)));
             }
         }
-        Dtype::Groups(_) | Dtype::Other(_) => unreachable!("has no rows of its own"),
+        Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => unreachable!("has no rows of its own"),
     }
 }

@@ -1,0 +1,139 @@
+//! Rows of 4-bit floats in blocks of 32 with a common exponent (OCP Microscaling Formats 1.0, MXFP4), as two tensors of bytes.
+//!
+//! ```text
+//! codes:  [..., columns / 32, 16]   byte j of a block: element 2j in the low nibble, 2j + 1 in the high one
+//! scales: [..., columns / 32]       e stands for 2^(e - 127); 255 is no number
+//! nibble: sign | two bits of exponent, one of mantissa: 0 0.5 1 1.5 2 3 4 6
+//! ```
+//!
+//! Every value that f32 can hold is a bf16 too: it has two significant bits, and the smallest magnitude, 2^-128, is a subnormal of both.
+
+use super::source::{Dtype, Tensor, Tensors};
+use crate::error::{Error, Result};
+
+/// Values of a block.
+const BLOCK: u64 = 32;
+
+/// Bytes of the codes of a block.
+const BLOCK_BYTES: u64 = 16;
+
+/// What a nibble stands for.
+const VALUES: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
+/// The two tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Mxfp4<'a> {
+    codes: &'a Tensor,
+    scales: &'a Tensor,
+}
+
+impl<'a> Mxfp4<'a> {
+    /// Joins codes with their scales.
+    ///
+    /// # Errors
+    /// Invalid if they are no bytes, or their shapes do not belong together.
+    pub fn new(codes: &'a Tensor, scales: &'a Tensor) -> Result<Mxfp4<'a>> {
+        for t in [codes, scales] {
+            if t.dtype != Dtype::U8 {
+                return Err(Error::invalid(format_args!(
+                    "tensor {:?} has type {}, expected U8",
+                    t.shown,
+                    t.dtype.name()
+                )));
+            }
+        }
+        match codes.shape.split_last() {
+            Some((&BLOCK_BYTES, outer)) if outer.len() >= 2 => {
+                if scales.shape == outer {
+                    return Ok(Mxfp4 { codes, scales });
+                }
+                Err(Error::invalid(format_args!(
+                    "tensor {:?} has shape {:?}, expected {outer:?}: one scale for every block of {:?}",
+                    scales.shown, scales.shape, codes.shown
+                )))
+            }
+            _ => Err(Error::invalid(format_args!(
+                "tensor {:?} has shape {:?}, expected rows of blocks of {BLOCK_BYTES} bytes",
+                codes.shown, codes.shape
+            ))),
+        }
+    }
+
+    fn blocks_per_row(&self) -> u64 {
+        self.scales.shape.last().copied().unwrap_or(0)
+    }
+
+    /// Rows and columns: all outer dimensions are rows.
+    pub fn matrix(&self) -> (u64, u64) {
+        (self.scales.matrix().0, self.blocks_per_row() * BLOCK)
+    }
+
+    /// Values of `count` rows from row `first`, appended to `out`; `bytes` is a workspace.
+    ///
+    /// # Errors
+    /// I/O, memory.
+    ///
+    /// # Panics
+    /// If the rows are not within the tensor.
+    pub fn read(
+        &self,
+        tensors: &Tensors,
+        first: u64,
+        count: u64,
+        bytes: &mut Vec<u8>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        let per_row = self.blocks_per_row();
+        let (from, blocks) = (first * per_row, (count * per_row) as usize);
+        let n = blocks * BLOCK as usize;
+        out.try_reserve(n)
+            .map_err(|_| crate::error::out_of_memory("rows of a tensor", n.saturating_mul(4)))?;
+        tensors.read_bytes(self.scales, from, blocks, bytes)?;
+        let scales: Vec<f32> = bytes.iter().map(|&e| scale(e)).collect();
+        let len = blocks * BLOCK_BYTES as usize;
+        tensors.read_bytes(self.codes, from * BLOCK_BYTES, len, bytes)?;
+        for (codes, scale) in bytes.chunks_exact(BLOCK_BYTES as usize).zip(scales) {
+            for code in codes {
+                out.push(VALUES[usize::from(code & 15)] * scale);
+                out.push(VALUES[usize::from(code >> 4)] * scale);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `2^(e - 127)`.
+fn scale(e: u8) -> f32 {
+    match e {
+        // Half of the smallest normal number.
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        e => f32::from_bits(u32::from(e) << 23),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    #[test]
+    fn scales_are_powers_of_two() {
+        for e in 0..255u8 {
+            assert_eq!(f64::from(scale(e)), 2f64.powi(i32::from(e) - 127));
+        }
+        assert!(scale(255).is_nan());
+    }
+
+    #[test]
+    fn every_value_is_a_bf16() {
+        for e in 0..255u8 {
+            for v in VALUES {
+                let x = v * scale(e);
+                assert_eq!(bf16::from_f32(x).to_f32().to_bits(), x.to_bits(), "{v} {e}");
+            }
+        }
+    }
+}

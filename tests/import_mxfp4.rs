@@ -1,0 +1,156 @@
+//! Experts in blocks of 4-bit floats: the imported values are those of the format's definition, and files that break it are refused.
+
+use crate::golden::{goldens, import_folder};
+use crate::import_hazards::{check, refusal};
+use crate::materialise::materialise;
+use quern::convert::quantize::Quant;
+use quern_kernels::{Format, PANEL_ROWS};
+use quern_models::spec::{Role, Shape};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+const GATE_UP: &str = "model.layers.0.mlp.experts.gate_up_proj";
+
+/// A folder of the golden whose header and data were changed.
+fn edited(change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(materialise(
+        &goldens().join("gpt_oss_mxfp4"),
+        folder.path(),
+        false
+    ));
+    let path = folder.path().join("model.safetensors");
+    let (mut header, mut data) = read(&path);
+    change(&mut header, &mut data);
+    let mut head = serde_json::to_vec(&header).unwrap();
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let len = (head.len() as u64).to_le_bytes();
+    std::fs::write(path, [&len[..], &head, &data].concat()).unwrap();
+    folder
+}
+
+fn read(path: &Path) -> (Map<String, Value>, Vec<u8>) {
+    let bytes = std::fs::read(path).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    (header, bytes[8 + len..].to_vec())
+}
+
+/// Where the bytes of a tensor are.
+fn place(header: &Map<String, Value>, name: &str) -> std::ops::Range<usize> {
+    let offsets = &header[name]["data_offsets"];
+    let at = |i: usize| offsets[i].as_u64().unwrap() as usize;
+    at(0)..at(1)
+}
+
+#[test]
+fn values_are_those_of_the_format() {
+    let folder = edited(|_, _| {});
+    let (header, data) = read(&folder.path().join("model.safetensors"));
+    let codes = &data[place(&header, &format!("{GATE_UP}_blocks"))];
+    let scales = &data[place(&header, &format!("{GATE_UP}_scales"))];
+    let file = import_folder(folder.path(), Quant::Keep).unwrap();
+    let mut compared = 0;
+    // Rows of gate and up alternate; a row has two blocks.
+    for (role, part) in [(Role::ExpertGate, 0), (Role::ExpertUp, 1)] {
+        let mut entries = file.entries().iter();
+        let at = entries
+            .position(|e| e.key.layer == 0 && e.key.role == role)
+            .unwrap();
+        let entry = &file.entries()[at];
+        assert_eq!(entry.format, Format::Bf16);
+        let Shape::Matrix { count, rows, cols } = entry.shape else {
+            panic!("a stack");
+        };
+        assert_eq!((count, rows, cols), (4, 32, 64));
+        let size = entry.format.panel_bytes(64).unwrap();
+        for expert in 0..4 {
+            for row in 0..32 {
+                let panel = (expert * 32 + row) / PANEL_ROWS;
+                let panel = &file.data(at).0[panel * size..][..size];
+                let mut found = vec![0.0; 64];
+                entry
+                    .format
+                    .unpack_row(panel, row % PANEL_ROWS, 64, &mut found);
+                let foreign = expert * 64 + 2 * row + part;
+                for (col, found) in found.into_iter().enumerate() {
+                    let byte = codes[foreign * 32 + col / 2];
+                    let code = if col % 2 == 0 { byte & 15 } else { byte >> 4 };
+                    let magnitude = match code & 7 {
+                        0 => 0.0,
+                        1 => 0.5,
+                        c => (1.0 + 0.5 * f64::from(c & 1)) * f64::from(1 << (c / 2 - 1)),
+                    };
+                    let sign = if code < 8 { 1.0 } else { -1.0 };
+                    let exponent = i32::from(scales[foreign * 2 + col / 32]) - 127;
+                    let expected = sign * magnitude * 2f64.powi(exponent);
+                    assert_eq!(f64::from(found), expected, "{role:?} {expert} {row} {col}");
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(compared, 2 * 4 * 32 * 64);
+}
+
+#[test]
+fn files_that_break_the_format() {
+    let scales = format!("{GATE_UP}_scales");
+    let blocks = format!("{GATE_UP}_blocks");
+    let refuse = |word: &str, change: &dyn Fn(&mut Map<String, Value>, &mut Vec<u8>)| {
+        let folder = edited(change);
+        check(&refusal(folder.path(), Quant::Keep), word);
+    };
+    refuse("has type I8, expected U8", &|h, _| {
+        h[&scales]["dtype"] = json!("I8")
+    });
+    refuse("has type I8, expected U8", &|h, _| {
+        h[&blocks]["dtype"] = json!("I8")
+    });
+    refuse("gate_up_proj_scales\" has shape [4, 2, 64]", &|h, _| {
+        h[&scales]["shape"] = json!([4, 2, 64])
+    });
+    refuse("gate_up_proj_blocks\" has shape [4, 64, 1, 32]", &|h, _| {
+        h[&blocks]["shape"] = json!([4, 64, 1, 32])
+    });
+    refuse("gate_up_proj_scales\" is missing", &|h, _| {
+        let entry = h.remove(&scales).unwrap();
+        h.insert("model.other".into(), entry);
+    });
+    refuse("no use for: \"model.other\"", &|h, data| {
+        let end = data.len();
+        data.push(0);
+        let offsets = json!({"dtype": "U8", "shape": [1], "data_offsets": [end, end + 1]});
+        h.insert("model.other".into(), offsets);
+    });
+    refuse("NaN, expected a finite number", &|h, data| {
+        data[place(h, &scales).start] = 255
+    });
+    refuse("inf, expected a finite number", &|h, data| {
+        data[place(h, &scales).start] = 254;
+        data[place(h, &blocks).start] = 0x77;
+    });
+    // The largest exponent with the smallest value is a number.
+    let folder = edited(|h, data| {
+        data[place(h, &scales).start] = 254;
+        let codes = place(h, &blocks).start;
+        data[codes..codes + 16].fill(0x11);
+    });
+    import_folder(folder.path(), Quant::Keep).unwrap();
+}
+
+#[test]
+fn other_ways_to_quantize_are_refused_by_name() {
+    for (golden, method, word) in [
+        ("gpt_oss_mxfp4", "fp8", "quant_method is \"fp8\""),
+        ("llama_mha", "gptq", "quantization_config"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(materialise(&goldens().join(golden), folder.path(), false));
+        let path = folder.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["quantization_config"] = json!({ "quant_method": method });
+        std::fs::write(&path, config.to_string()).unwrap();
+        check(&refusal(folder.path(), Quant::Keep), word);
+    }
+}
