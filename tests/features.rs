@@ -93,6 +93,16 @@ fn each_dense(spec: &mut Spec, mut f: impl FnMut(&mut Dense)) {
     });
 }
 
+fn each_experts(spec: &mut Spec, mut f: impl FnMut(&mut Experts)) {
+    each_block(spec, |block| {
+        for branch in &mut block.branches {
+            if let Op::Experts(e) = &mut branch.op {
+                f(e);
+            }
+        }
+    });
+}
+
 /// Plain rotation of the same number of dimensions.
 fn unscaled(spec: &mut Spec, theta: f64) {
     for rope in &mut spec.ropes {
@@ -464,6 +474,90 @@ fn biases() {
             ("the bias of up", &|s| each_dense(s, |d| d.up_bias = false)),
             ("the bias of down", &|s| {
                 each_dense(s, |d| d.down_bias = false)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn sinks_and_clamped_gates() {
+    for name in ["gpt_oss", "gpt_oss_mxfp4"] {
+        sees(
+            name,
+            &[
+                ("the sinks", &|s| each_attention(s, |a| a.sinks = false)),
+                ("the limit of gates", &|s| {
+                    each_experts(s, |e| e.limit = None)
+                }),
+                ("how large a gate may be", &|s| {
+                    each_experts(s, |e| e.limit = Some(7.0))
+                }),
+                ("the slope of the gate's sigmoid", &|s| {
+                    each_experts(s, |e| e.activation = Activation::Silu)
+                }),
+                ("biases of gates", &|s| {
+                    each_experts(s, |e| e.up_bias = false)
+                }),
+                ("biases of the results", &|s| {
+                    each_experts(s, |e| e.down_bias = false)
+                }),
+                ("the bias of the router", &|s| {
+                    each_experts(s, |e| e.router.bias = false)
+                }),
+                ("that only chosen experts are weighted", &|s| {
+                    each_experts(s, |e| e.router.scores = RouterScores::Softmax)
+                }),
+                ("the window", &|s| {
+                    each_attention(s, |a| a.mask = Mask::Causal)
+                }),
+            ],
+        );
+    }
+}
+
+#[test]
+fn chunks_and_experts_with_scaled_inputs() {
+    sees(
+        "llama4_text",
+        &[
+            ("the chunks", &|s| {
+                each_attention(s, |a| a.mask = Mask::Causal)
+            }),
+            ("that chunks do not slide", &|s| {
+                each_attention(s, |a| {
+                    if let Mask::Chunked(n) = a.mask {
+                        a.mask = Mask::Sliding(n);
+                    }
+                })
+            }),
+            ("which layers turn", &|s| {
+                each_attention(s, |a| a.rope = Some(0))
+            }),
+            ("norms without weights", &|s| {
+                each_attention(s, |a| a.qk_norm = None)
+            }),
+            ("the eps of norms without weights", &|s| {
+                each_attention(s, |a| {
+                    if let Some(n) = &mut a.qk_norm {
+                        n.norm.eps *= 2.0;
+                    }
+                })
+            }),
+            ("the growth of queries", &|s| {
+                each_attention(s, |a| a.position_scale = None)
+            }),
+            ("where queries grow", &|s| {
+                each_attention(s, |a| {
+                    if let Some(p) = &mut a.position_scale {
+                        p.offset = 0;
+                    }
+                })
+            }),
+            ("that weights scale the inputs", &|s| {
+                each_experts(s, |e| e.router.scales_input = false)
+            }),
+            ("the sigmoid of the router", &|s| {
+                each_experts(s, |e| e.router.scores = RouterScores::SoftmaxOfChosen)
             }),
         ],
     );

@@ -189,10 +189,10 @@ pub fn read(config: &Config, options: &RopeOptions) -> Result<Rope> {
 fn llama3(dict: &Config, default: Vec<f64>, factor: f64, original: f64) -> Result<Vec<f64>> {
     let low = dict.f64("low_freq_factor")?;
     let high = dict.f64("high_freq_factor")?;
-    if !(low > 0.0 && high > low) {
+    if !(low > 0.0 && high >= low) {
         return Err(dict.unsupported(
             "high_freq_factor",
-            "low_freq_factor > 0 and a larger number here",
+            "low_freq_factor > 0 and no smaller number here",
         ));
     }
     Ok(default
@@ -201,7 +201,7 @@ fn llama3(dict: &Config, default: Vec<f64>, factor: f64, original: f64) -> Resul
             let wavelength = 2.0 * std::f64::consts::PI / f;
             if wavelength < original / high {
                 f
-            } else if wavelength > original / low {
+            } else if wavelength > original / low || low == high {
                 f / factor
             } else {
                 let s = (original / wavelength - low) / (high - low);

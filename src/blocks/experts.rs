@@ -110,7 +110,9 @@ impl Experts {
         match router.scores {
             RouterScores::Softmax => kernels.softmax(scores),
             RouterScores::Sigmoid => kernels.activation(Activation::Sigmoid, scores),
-            RouterScores::SoftmaxOfChosen | RouterScores::SparseMixer { .. } => {}
+            RouterScores::SoftmaxOfChosen
+            | RouterScores::SigmoidOfChosen
+            | RouterScores::SparseMixer { .. } => {}
         }
         choice.copy_from_slice(scores);
         if let Some(correction) = &self.correction {
@@ -154,8 +156,10 @@ impl Experts {
         for (w, (_, score)) in weights.iter_mut().zip(&*chosen) {
             *w = *score;
         }
-        if router.scores == RouterScores::SoftmaxOfChosen {
-            kernels.softmax(weights);
+        match router.scores {
+            RouterScores::SoftmaxOfChosen => kernels.softmax(weights),
+            RouterScores::SigmoidOfChosen => kernels.activation(Activation::Sigmoid, weights),
+            _ => {}
         }
         if router.normalize {
             let sum = weights.iter().sum::<f32>() + router.floor;

@@ -61,6 +61,8 @@ pub enum RouterScores {
     SoftmaxOfChosen,
     /// Sigmoid of each.
     Sigmoid,
+    /// The logits order; the weights are the sigmoids of the chosen.
+    SigmoidOfChosen,
     /// The experts are chosen one after another; each weight is a softmax over those not chosen yet whose logit l is near the best m of them:
     /// `m - l <= 2 jitter * max(|l|, m)` (Liu et al. 2023).
     SparseMixer {
