@@ -36,6 +36,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "jobs write disjoint parts of one buffer",
     ),
     (
+        "blocks/latent.rs",
+        "jobs write disjoint parts of one buffer",
+    ),
+    (
         "blocks/selective_scan.rs",
         "jobs write disjoint parts of one buffer",
     ),

@@ -473,6 +473,29 @@ impl<'a> Builder<'a> {
         });
     }
 
+    /// Leaves out the layers behind the last one that predict further tokens (`num_nextn_predict_layers`, also `num_mtp_layers`).
+    ///
+    /// # Errors
+    /// The key is no small integer.
+    pub fn skip_predictors(
+        &mut self,
+        config: &Config,
+        s: &Sizes,
+        names: &DecoderNames,
+    ) -> Result<()> {
+        let more = config.opt_u32("num_nextn_predict_layers")?;
+        let more = more.or(config.opt_u32("num_mtp_layers")?).unwrap_or(0) as usize;
+        if more > bound::LAYERS {
+            let expected = format!("at most {}", bound::LAYERS);
+            return Err(config.unsupported("num_nextn_predict_layers", &expected));
+        }
+        for layer in s.layers..s.layers + more {
+            let pattern = format!("{}{}.{layer}.*", names.root, names.layers);
+            self.skip(pattern, "predicts further tokens");
+        }
+        Ok(())
+    }
+
     /// Adds the rotary embedding of the configuration and returns its index; in a GGUF also the per-pair divisors of `rope_freqs.weight`.
     ///
     /// # Errors

@@ -154,6 +154,11 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         self.plan.skip(name, reason);
     }
 
+    /// Width of the stream.
+    pub(crate) fn hidden(&self) -> u32 {
+        self.hidden
+    }
+
     fn block_key(&self, role: Role) -> TensorKey {
         TensorKey::block(self.index, self.blocks.len() - 1, role)
     }

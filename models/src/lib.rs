@@ -10,6 +10,7 @@ pub mod builder;
 pub mod error;
 pub mod family;
 pub mod gguf;
+pub mod latent_builder;
 pub mod layer_builder;
 pub mod layers;
 pub mod llama2c;

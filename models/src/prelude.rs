@@ -6,6 +6,7 @@ pub(crate) use crate::builder::{
 };
 pub(crate) use crate::error::Result;
 pub(crate) use crate::family::Family;
+pub(crate) use crate::latent_builder::LATENT;
 pub(crate) use crate::layer_builder::{
     AttentionNames, DenseNames, ExpertMatrices, ExpertNames, LLAMA_ATTENTION, LLAMA_MLP,
     LayerBuilder, MLP_EXPERTS, Qkv, SHARED_EXPERTS,
@@ -15,7 +16,7 @@ pub(crate) use crate::recurrent_builder::{check_heads, mixer_width, step_limit};
 pub(crate) use crate::rope_config::RopeOptions;
 pub(crate) use crate::source::{Config, Origin, Tensors};
 pub(crate) use crate::spec::{
-    Activation, Alibi, Attention, Convolution, Dense, Embed, Experts, Gate, Groups, Mask, Norm,
-    NormSpan, PositionScale, Positions, QkNorm, Router, RouterScores, SelectiveScan, ShortConv,
-    StateSpace,
+    Activation, Alibi, Attention, Convolution, Dense, Embed, Experts, Gate, Groups, Latent,
+    LowRank, Mask, Norm, NormSpan, PositionScale, Positions, QkNorm, Router, RouterScores,
+    SelectiveScan, ShortConv, StateSpace,
 };

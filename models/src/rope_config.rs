@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::rope::{Rope, default_inv_freq};
 use crate::source::Config;
+use crate::spec::PositionScale;
 
 /// What a family adds to its configuration's rotary parameters.
 #[derive(Clone, Copy, Debug)]
@@ -261,6 +262,29 @@ fn proportional(dict: &Config, options: &RopeOptions, theta: f64, partial: f64) 
     };
     rope.validate()?;
     Ok(rope)
+}
+
+/// `llama_4_scaling_beta` of the rotary parameters, one step per original context.
+///
+/// # Errors
+/// A value that is no number.
+pub(crate) fn position_scale(config: &Config, context: u32) -> Result<Option<PositionScale>> {
+    let parameters = match config.opt_object("rope_parameters")? {
+        None => config.opt_object("rope_scaling")?,
+        some => some,
+    };
+    let Some(parameters) = parameters else {
+        return Ok(None);
+    };
+    let Some(beta) = parameters.opt_f64("llama_4_scaling_beta")? else {
+        return Ok(None);
+    };
+    let period = parameters.opt_u32("original_max_position_embeddings")?;
+    Ok(Some(PositionScale {
+        beta,
+        period: period.unwrap_or(context).into(),
+        offset: 0,
+    }))
 }
 
 /// The magnitude correction of YaRN: 1 up to a scale of 1, then `0.1 c ln(s) + 1` (Peng et al. 2023, section 3.4).

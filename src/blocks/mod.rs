@@ -5,6 +5,7 @@ pub mod attention;
 pub mod conv;
 pub mod dense;
 pub mod experts;
+pub mod latent;
 pub mod scores;
 pub mod selective_scan;
 pub mod state_space;

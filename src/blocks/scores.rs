@@ -27,7 +27,8 @@ impl HeadNorm {
     }
 }
 
-/// What happens to scores before the mask.
+/// What happens to scores before the mask; by default nothing.
+#[derive(Default)]
 pub struct Scores {
     softcap: Option<f32>,
     alibi: Option<Alibi>,

@@ -2,7 +2,9 @@
 
 use super::ends::states;
 use super::{Block, BoundOp, Model};
-use crate::blocks::{Angles, Span, attention, conv, dense, experts, selective_scan, state_space};
+use crate::blocks::{
+    Angles, Span, attention, conv, dense, experts, latent, selective_scan, state_space,
+};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::ops::{ActBuffer, Context, grow, settle};
@@ -85,6 +87,7 @@ pub(super) struct Workspace {
     outputs: Vec<Vec<f32>>,
     angles: Vec<Angles>,
     attention: attention::Buffers,
+    latent: latent::Buffers,
     dense: dense::Buffers,
     experts: experts::Buffers,
     conv: conv::Buffers,
@@ -140,6 +143,7 @@ impl Engine {
             + w.input.bytes()
             + w.own_input.bytes()
             + w.attention.bytes()
+            + w.latent.bytes()
             + w.dense.bytes()
             + w.experts.bytes()
             + w.conv.bytes()
@@ -345,6 +349,7 @@ impl Model {
             outputs,
             angles,
             attention,
+            latent,
             dense,
             experts,
             conv,
@@ -403,6 +408,10 @@ impl Model {
                 match &branch.op {
                     BoundOp::Attention(a, rope) => {
                         a.forward(&ctx, h, spans, rope.map(|r| &angles[r]), attention, out);
+                    }
+                    BoundOp::Latent(l) => {
+                        let angles = &angles[l.spec.rope as usize];
+                        l.forward(&ctx, h, spans, angles, latent, out);
                     }
                     BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
                     BoundOp::Experts(e) => e.forward(&ctx, h, n, experts, out),

@@ -13,7 +13,7 @@ pub use engine::{Engine, Logits, Step, Wanted};
 pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
-use crate::blocks::{attention, conv, dense, experts, selective_scan, state_space};
+use crate::blocks::{attention, conv, dense, experts, latent, selective_scan, state_space};
 use crate::cache::{Sequence, StateShape};
 use crate::error::Result;
 use crate::file::ModelFile;
@@ -72,6 +72,7 @@ struct Branch {
 #[allow(clippy::large_enum_variant)]
 enum BoundOp {
     Attention(attention::Attention, Option<usize>),
+    Latent(latent::Latent),
     Dense(dense::Dense),
     Experts(experts::Experts),
     ShortConv(conv::ShortConv),
@@ -84,6 +85,7 @@ impl BoundOp {
     fn wants_quantized(&self) -> bool {
         match self {
             BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
+            BoundOp::Latent(l) => l.readers().any(wants_quantized),
             BoundOp::Dense(d) => d.readers().any(wants_quantized),
             BoundOp::Experts(_) => false,
             BoundOp::ShortConv(c) => wants_quantized(&c.input),
@@ -180,6 +182,38 @@ impl Binder<'_> {
         })
     }
 
+    fn latent(&self, l: &spec::Latent, cache: usize) -> Result<latent::Latent> {
+        let norm = |low: &spec::LowRank, weight, bias| {
+            Ok(BoundNorm {
+                spec: low.norm.clone(),
+                weight: self.vector_if(low.norm.weight, weight)?,
+                bias: self.vector_if(low.norm.bias, bias)?,
+            })
+        };
+        let query = match &l.query {
+            None => latent::Query::Direct(self.matrix(Role::LatentQuery)?),
+            Some(low) => latent::Query::LowRank {
+                down: self.matrix(Role::LatentQueryDown)?,
+                bias: self.vector_if(l.down_bias, Role::LatentQueryDownBias)?,
+                norm: norm(low, Role::LatentQueryNorm, Role::LatentQueryNormBias)?,
+                up: self.matrix(Role::LatentQuery)?,
+            },
+        };
+        Ok(latent::Latent {
+            spec: l.clone(),
+            query,
+            kv_down: self.matrix(Role::LatentKvDown)?,
+            kv_bias: self.vector_if(l.down_bias, Role::LatentKvDownBias)?,
+            kv_norm: norm(&l.kv, Role::LatentKvNorm, Role::LatentKvNormBias)?,
+            key: self.matrix(Role::LatentKey)?,
+            value: self.matrix(Role::LatentValue)?,
+            o: self.matrix(Role::AttnO)?,
+            o_bias: self.vector_if(l.o_bias, Role::AttnOBias)?,
+            scores: Scores::default(),
+            cache,
+        })
+    }
+
     fn op(&self, op: &Op, slots: &mut Slots) -> Result<BoundOp> {
         Ok(match op {
             Op::Attention(a) => {
@@ -202,6 +236,7 @@ impl Binder<'_> {
                 };
                 BoundOp::Attention(bound, a.rope.map(|r| r as usize))
             }
+            Op::Latent(l) => BoundOp::Latent(self.latent(l, slots.cache())?),
             Op::Dense(d) => BoundOp::Dense(dense::Dense {
                 spec: d.clone(),
                 gate: d.gated.then(|| self.matrix(Role::MlpGate)).transpose()?,
@@ -390,6 +425,7 @@ impl Model {
             .flat_map(|block| &block.branches);
         let shapes = ops.filter_map(|branch| match &branch.op {
             BoundOp::Attention(a, _) => Some(a.shape(kv)),
+            BoundOp::Latent(l) => Some(l.shape(kv)),
             _ => None,
         });
         let sequence = Sequence::new(shapes, &self.states, self.lengths().next().is_some());

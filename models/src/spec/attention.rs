@@ -142,6 +142,16 @@ impl PositionScale {
         let steps = ((position as f64 + f64::from(self.offset)) / self.period).floor();
         1.0 + self.beta * libm::log(1.0 + steps)
     }
+
+    pub(super) fn validate(&self, place: &str) -> Result<()> {
+        if self.beta.is_finite() && self.period.is_finite() && self.period > 0.0 {
+            return Ok(());
+        }
+        Err(Error::new(format_args!(
+            "{place}: position_scale has beta {} and period {}, expected finite numbers and a period > 0",
+            self.beta, self.period
+        )))
+    }
 }
 
 impl Attention {
@@ -223,13 +233,8 @@ impl Attention {
         if let Some(alibi) = &self.alibi {
             finite(place, "alibi.scale", alibi.scale)?;
         }
-        if let Some(p) = &self.position_scale
-            && !(p.beta.is_finite() && p.period.is_finite() && p.period > 0.0)
-        {
-            return Err(Error::new(format_args!(
-                "{place}: position_scale has beta {} and period {}, expected finite numbers and a period > 0",
-                p.beta, p.period
-            )));
+        if let Some(p) = &self.position_scale {
+            p.validate(place)?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod conv;
 mod dense;
 mod embedding;
 mod experts;
+mod latent;
 mod norm;
 mod scan;
 mod tensor;
@@ -28,6 +29,7 @@ pub use conv::{Convolution, ShortConv};
 pub use dense::{Activation, Dense};
 pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
 pub use experts::{Experts, Groups, Router, RouterScores};
+pub use latent::{Latent, LowRank};
 pub use norm::{Norm, NormKind};
 pub use scan::{Gate, SelectiveScan, StateSpace};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
@@ -261,6 +263,8 @@ fn is_one(x: &f32) -> bool {
 pub enum Op {
     /// Attention over a cache of keys and values.
     Attention(Attention),
+    /// Attention over a cache of narrow vectors.
+    Latent(Latent),
     /// A feed-forward network.
     Dense(Dense),
     /// A mixture of feed-forward networks.
@@ -384,6 +388,7 @@ impl Spec {
                     }
                     match &branch.op {
                         Op::Attention(a) => a.tensors(at, hidden, &mut out),
+                        Op::Latent(l) => l.tensors(at, hidden, &mut out),
                         Op::Dense(d) => d.tensors(at, hidden, &mut out),
                         Op::Experts(e) => e.tensors(at, hidden, &mut out),
                         Op::ShortConv(c) => c.tensors(at, hidden, &mut out),
@@ -493,6 +498,7 @@ impl Stack {
                     }
                     match &branch.op {
                         Op::Attention(a) => a.validate(&place, &spec.ropes)?,
+                        Op::Latent(l) => l.validate(&place, &spec.ropes)?,
                         Op::Dense(d) => d.validate(&place)?,
                         Op::Experts(e) => e.validate(&place)?,
                         Op::ShortConv(c) => c.validate(&place)?,
