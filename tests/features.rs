@@ -93,6 +93,16 @@ fn each_dense(spec: &mut Spec, mut f: impl FnMut(&mut Dense)) {
     });
 }
 
+fn each_latent(spec: &mut Spec, mut f: impl FnMut(&mut Latent)) {
+    each_block(spec, |block| {
+        for branch in &mut block.branches {
+            if let Op::Latent(l) = &mut branch.op {
+                f(l);
+            }
+        }
+    });
+}
+
 fn each_experts(spec: &mut Spec, mut f: impl FnMut(&mut Experts)) {
     each_block(spec, |block| {
         for branch in &mut block.branches {
@@ -558,6 +568,81 @@ fn chunks_and_experts_with_scaled_inputs() {
             }),
             ("the sigmoid of the router", &|s| {
                 each_experts(s, |e| e.router.scores = RouterScores::SoftmaxOfChosen)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn latent_attention() {
+    sees(
+        "deepseek_v2_lite",
+        &[
+            ("the factor of scores", &|s| {
+                each_latent(s, |l| l.scale = (1.0 / 24f64.sqrt()) as f32)
+            }),
+            ("the factor of the rotation", &|s| {
+                if let Rope::Fixed { factor, .. } = &mut s.ropes[0] {
+                    *factor = 1.0;
+                }
+            }),
+            ("the eps of the narrow vector", &|s| {
+                each_latent(s, |l| l.kv.norm.eps = 0.01)
+            }),
+            ("the multiplier of experts", &|s| {
+                each_experts(s, |e| e.router.scale = 1.0)
+            }),
+        ],
+    );
+    sees(
+        "mistral4",
+        &[
+            ("the growth of queries", &|s| {
+                each_latent(s, |l| l.position_scale = None)
+            }),
+            ("where queries grow", &|s| {
+                each_latent(s, |l| l.position_scale.as_mut().unwrap().offset += 1)
+            }),
+            ("the eps of the narrow query", &|s| {
+                each_latent(s, |l| l.query.as_mut().unwrap().norm.eps = 0.01)
+            }),
+            ("that weights are divided by their sum", &|s| {
+                each_experts(s, |e| e.router.normalize = false)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn groups_of_experts() {
+    sees(
+        "deepseek_v2",
+        &[
+            ("the groups", &|s| {
+                each_experts(s, |e| e.router.groups = None)
+            }),
+            ("that one expert speaks for its group", &|s| {
+                each_experts(s, |e| e.router.groups.as_mut().unwrap().best = 2)
+            }),
+            ("that weights are not divided by their sum", &|s| {
+                each_experts(s, |e| e.router.normalize = true)
+            }),
+        ],
+    );
+    sees(
+        "deepseek_v3",
+        &[
+            ("the groups", &|s| {
+                each_experts(s, |e| e.router.groups = None)
+            }),
+            ("that two experts speak for their group", &|s| {
+                each_experts(s, |e| e.router.groups.as_mut().unwrap().best = 1)
+            }),
+            ("the corrections", &|s| {
+                each_experts(s, |e| e.router.correction = false)
+            }),
+            ("the sigmoid", &|s| {
+                each_experts(s, |e| e.router.scores = RouterScores::Softmax)
             }),
         ],
     );

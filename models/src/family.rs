@@ -22,6 +22,7 @@ pub const FAMILIES: &[Family] = &[
     crate::bert::FAMILY,
     crate::bloom::FAMILY,
     crate::cohere::FAMILY,
+    crate::deepseek::FAMILY,
     crate::ernie::FAMILY,
     crate::exaone::FAMILY,
     crate::falcon::FAMILY,

@@ -44,9 +44,10 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let normed = dots || config.bool_or("use_qk_norm", false)?;
     let types = layer_types(config, s.layers, &[FULL, SLIDING], |_| FULL)?;
     let window = config.opt_u32("sliding_window")?;
-    // Layers that predict further tokens are left out of checkpoints' forward passes; which layers slide is said by their types.
-    config.ignore(&["num_nextn_predict_layers", "max_window_layers"]);
+    // Which layers slide is said by their types.
+    config.ignore(&["max_window_layers"]);
     let mut b = Builder::new(config, tensors);
+    b.skip_predictors(config, &s, &LLAMA)?;
     let options = RopeOptions {
         partial: if dots { 1.0 } else { 0.5 },
         ..RopeOptions::new(s.head_dim, s.context)

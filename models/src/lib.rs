@@ -29,6 +29,7 @@ mod arcee;
 mod bert;
 mod bloom;
 mod cohere;
+mod deepseek;
 mod ernie;
 mod exaone;
 mod falcon;

@@ -1,8 +1,10 @@
 //! Mistral, Ministral and Mistral Small: llama without biases, with windows (Jiang et al. 2023) or with queries that grow with
 //! their position.
 
+use crate::deepseek;
 use crate::nested;
 use crate::prelude::*;
+use crate::rope_config::position_scale;
 
 /// Mistral and what came after it under that name.
 pub const FAMILY: Family = Family {
@@ -23,7 +25,12 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
             "spatial_merge_size",
             "vision_feature_layer",
         ];
-        return nested::plan(config, &keys, tensors, decoder);
+        return nested::plan(config, &keys, tensors, |text, b, names| {
+            match text.opt_str("model_type")? {
+                Some("mistral4") => deepseek::decoder(text, b, names),
+                _ => decoder(text, b, names),
+            }
+        });
     }
     decoder(config, Builder::new(config, tensors), &LLAMA)
 }
@@ -71,24 +78,4 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
         layer.skip("self_attn.rotary_emb.inv_freq", "recomputed");
         Ok(())
     })
-}
-
-/// `llama_4_scaling_beta` of the rotary parameters, one step per original context.
-fn position_scale(config: &Config, context: u32) -> Result<Option<PositionScale>> {
-    let parameters = match config.opt_object("rope_parameters")? {
-        None => config.opt_object("rope_scaling")?,
-        some => some,
-    };
-    let Some(parameters) = parameters else {
-        return Ok(None);
-    };
-    let Some(beta) = parameters.opt_f64("llama_4_scaling_beta")? else {
-        return Ok(None);
-    };
-    let period = parameters.opt_u32("original_max_position_embeddings")?;
-    Ok(Some(PositionScale {
-        beta,
-        period: period.unwrap_or(context).into(),
-        offset: 0,
-    }))
 }

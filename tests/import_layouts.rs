@@ -1,8 +1,11 @@
-//! Experts in blocks of 4-bit floats: the imported values are those of the format's definition, and files that break it are refused.
+//! How foreign tensors may lie: experts in blocks of 4-bit floats have the values of the format's definition, and files that break it are refused;
+//! layers behind the last one are left out.
 
 use crate::golden::{goldens, import_folder};
+use crate::import::options;
 use crate::import_hazards::{check, refusal};
 use crate::materialise::materialise;
+use quern::convert::import::import;
 use quern::convert::quantize::Quant;
 use quern_kernels::{Format, PANEL_ROWS};
 use quern_models::spec::{Role, Shape};
@@ -11,14 +14,17 @@ use std::path::Path;
 
 const GATE_UP: &str = "model.layers.0.mlp.experts.gate_up_proj";
 
-/// A folder of the golden whose header and data were changed.
+/// A folder of the golden with blocks whose header and data were changed.
 fn edited(change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>)) -> tempfile::TempDir {
+    edited_golden("gpt_oss_mxfp4", change)
+}
+
+fn edited_golden(
+    golden: &str,
+    change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>),
+) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    assert!(materialise(
-        &goldens().join("gpt_oss_mxfp4"),
-        folder.path(),
-        false
-    ));
+    assert!(materialise(&goldens().join(golden), folder.path(), false));
     let path = folder.path().join("model.safetensors");
     let (mut header, mut data) = read(&path);
     change(&mut header, &mut data);
@@ -153,4 +159,35 @@ fn other_ways_to_quantize_are_refused_by_name() {
         std::fs::write(&path, config.to_string()).unwrap();
         check(&refusal(folder.path(), Quant::Keep), word);
     }
+}
+
+/// The checkpoints of models that were trained to predict further tokens have layers for that behind the last one.
+#[test]
+fn layers_that_predict_further_tokens_are_left_out_and_said_so() {
+    let with = |name: &str| {
+        edited_golden("deepseek_v3", |header, data| {
+            let end = data.len();
+            data.extend([0; 64]);
+            let entry = json!({"dtype": "F32", "shape": [4, 4], "data_offsets": [end, end + 64]});
+            header.insert(name.to_owned(), entry);
+        })
+    };
+    let out = tempfile::tempdir().unwrap();
+    let folder = with("model.layers.3.eh_proj.weight");
+    let target = out.path().join("m.quern");
+    let summary = import(
+        folder.path(),
+        &target,
+        &options(Quant::Keep),
+        &mut |_, _| Ok(()),
+    )
+    .unwrap();
+    let skipped = [(
+        "model.layers.3.eh_proj.weight".to_owned(),
+        "predicts further tokens",
+    )];
+    assert_eq!(summary.skipped, skipped);
+    let folder = with("model.layers.4.eh_proj.weight");
+    let refused = refusal(folder.path(), Quant::Keep);
+    check(&refused, "no use for: \"model.layers.4.eh_proj.weight\"");
 }
