@@ -559,7 +559,7 @@ fn chunks_and_experts_with_scaled_inputs() {
             ("where queries grow", &|s| {
                 each_attention(s, |a| {
                     if let Some(p) = &mut a.position_scale {
-                        p.offset = 0;
+                        p.offset += 8;
                     }
                 })
             }),

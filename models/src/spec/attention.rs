@@ -316,5 +316,8 @@ mod tests {
         assert_eq!(scale.at(31), 1.0);
         assert_eq!(scale.at(32), 1.0 + 0.5 * libm::log(2.0));
         assert_eq!(scale.at(95), 1.0 + 0.5 * libm::log(3.0));
+        let next = PositionScale { offset: 1, ..scale };
+        assert_eq!(next.at(30), 1.0);
+        assert_eq!(next.at(31), scale.at(32));
     }
 }
