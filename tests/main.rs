@@ -2,6 +2,7 @@
 
 mod cli;
 mod common;
+mod embed;
 mod families;
 mod features;
 mod foreign_files;

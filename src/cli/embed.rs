@@ -201,9 +201,11 @@ fn lines(args: &Args, loaded: &mut Loaded, path: &Path, out: &mut Stdout) -> Res
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let record: Json = serde_json::from_slice(&line).unwrap_or_default();
-        let id = record.get("id").cloned();
-        let result = ids_of(args, loaded, &record).and_then(|ids| {
+        let record = serde_json::from_slice::<Json>(&line)
+            .map_err(|e| Error::invalid(format_args!("not JSON: {e}")));
+        let id = record.as_ref().ok().and_then(|r| r.get("id").cloned());
+        let result = record.and_then(|record| {
+            let ids = ids_of(args, loaded, &record)?;
             let embedded = args.embed(loaded, &ids)?;
             Ok((ids.len(), embedded))
         });
