@@ -113,6 +113,16 @@ fn each_experts(spec: &mut Spec, mut f: impl FnMut(&mut Experts)) {
     });
 }
 
+fn each_delta_rule(spec: &mut Spec, mut f: impl FnMut(&mut DeltaRule)) {
+    each_block(spec, |block| {
+        for branch in &mut block.branches {
+            if let Op::DeltaRule(d) = &mut branch.op {
+                f(d);
+            }
+        }
+    });
+}
+
 /// Plain rotation of the same number of dimensions.
 fn unscaled(spec: &mut Spec, theta: f64) {
     for rope in &mut spec.ropes {
@@ -646,4 +656,59 @@ fn groups_of_experts() {
             }),
         ],
     );
+}
+
+#[test]
+fn gated_attention() {
+    for name in ["qwen3_next", "qwen3_5"] {
+        sees(
+            name,
+            &[("the gate of attention", &|s| {
+                each_attention(s, |a| a.output_gate = false)
+            })],
+        );
+    }
+}
+
+#[test]
+fn the_gated_delta_rule() {
+    for name in ["qwen3_next", "qwen3_5", "qwen3_5_moe"] {
+        sees(
+            name,
+            &[
+                ("which keys a value head reads", &|s| {
+                    each_delta_rule(s, |d| d.tiled = true)
+                }),
+                ("the floor of unit vectors", &|s| {
+                    each_delta_rule(s, |d| d.unit_eps = 0.01)
+                }),
+                ("the eps of the norm of heads", &|s| {
+                    each_delta_rule(s, |d| d.norm.eps = 1e-6)
+                }),
+                ("the weight of the norm of heads", &|s| {
+                    each_delta_rule(s, |d| d.norm.weight = false)
+                }),
+                ("the activation of the convolution", &|s| {
+                    each_delta_rule(s, |d| d.conv.silu = false)
+                }),
+            ],
+        );
+    }
+}
+
+#[test]
+fn experts_beside_one_that_always_runs() {
+    for name in ["qwen3_next", "qwen3_5_moe"] {
+        sees(
+            name,
+            &[
+                ("the gate of the shared expert", &|s| {
+                    each_dense(s, |d| d.output_gate = false)
+                }),
+                ("that weights are divided by their sum", &|s| {
+                    each_experts(s, |e| e.router.normalize = false)
+                }),
+            ],
+        );
+    }
 }

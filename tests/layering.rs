@@ -32,6 +32,10 @@ const UNSAFE: &[(&str, &str)] = &[
     ),
     ("blocks/conv.rs", "jobs write disjoint parts of one buffer"),
     (
+        "blocks/delta_rule.rs",
+        "jobs write disjoint parts of one buffer",
+    ),
+    (
         "blocks/experts.rs",
         "jobs write disjoint parts of one buffer",
     ),

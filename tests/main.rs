@@ -19,6 +19,7 @@ mod import_layouts;
 mod import_mutation;
 mod isas;
 mod layering;
+mod layouts;
 mod materialise;
 mod recurrent;
 mod rust_source;

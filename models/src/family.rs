@@ -52,6 +52,7 @@ pub const FAMILIES: &[Family] = &[
     crate::phi::FAMILY,
     crate::phi3::FAMILY,
     crate::qwen::FAMILY,
+    crate::qwen3_next::FAMILY,
     crate::qwen_moe::FAMILY,
     crate::seed_oss::FAMILY,
     crate::smollm3::FAMILY,

@@ -59,6 +59,7 @@ mod opt;
 mod phi;
 mod phi3;
 mod qwen;
+mod qwen3_next;
 mod qwen_moe;
 mod seed_oss;
 mod smollm3;

@@ -148,7 +148,7 @@ impl LayerBuilder<'_, '_> {
     }
 
     /// What makes a rate of decay of what is stored for it: GGUF files hold the rate itself.
-    fn rate_function(&self) -> Function {
+    pub(crate) fn rate_function(&self) -> Function {
         match self.plan.origin {
             Origin::Gguf => Function::Identity,
             _ => Function::MinusExp,

@@ -3,6 +3,7 @@
 pub mod attend;
 pub mod attention;
 pub mod conv;
+pub mod delta_rule;
 pub mod dense;
 pub mod experts;
 pub mod latent;

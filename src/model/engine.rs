@@ -3,7 +3,7 @@
 use super::ends::states;
 use super::{Block, BoundOp, Model};
 use crate::blocks::{
-    Angles, Span, attention, conv, dense, experts, latent, selective_scan, state_space,
+    Angles, Span, attention, conv, delta_rule, dense, experts, latent, selective_scan, state_space,
 };
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
@@ -93,6 +93,7 @@ pub(super) struct Workspace {
     conv: conv::Buffers,
     selective_scan: selective_scan::Buffers,
     state_space: state_space::Buffers,
+    delta_rule: delta_rule::Buffers,
     /// What a projection before or after the layers returns.
     wide: Vec<f32>,
     /// Logits, or hidden vectors, of the wanted tokens.
@@ -149,6 +150,7 @@ impl Engine {
             + w.conv.bytes()
             + w.selective_scan.bytes()
             + w.state_space.bytes()
+            + w.delta_rule.bytes()
     }
 
     /// Runs one ragged batch and returns the wanted logits.
@@ -355,6 +357,7 @@ impl Model {
             conv,
             selective_scan,
             state_space,
+            delta_rule,
             wide,
             logits,
             scratch,
@@ -420,6 +423,7 @@ impl Model {
                         s.forward(&ctx, h, spans, selective_scan, out);
                     }
                     BoundOp::StateSpace(s) => s.forward(&ctx, h, spans, state_space, out),
+                    BoundOp::DeltaRule(d) => d.forward(&ctx, h, spans, delta_rule, out),
                 }
             }
             before = Some(block);

@@ -13,7 +13,9 @@ pub use engine::{Engine, Logits, Step, Wanted};
 pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
-use crate::blocks::{attention, conv, dense, experts, latent, selective_scan, state_space};
+use crate::blocks::{
+    attention, conv, delta_rule, dense, experts, latent, selective_scan, state_space,
+};
 use crate::cache::{Sequence, StateShape};
 use crate::error::Result;
 use crate::file::ModelFile;
@@ -78,6 +80,7 @@ enum BoundOp {
     ShortConv(conv::ShortConv),
     SelectiveScan(selective_scan::SelectiveScan),
     StateSpace(state_space::StateSpace),
+    DeltaRule(delta_rule::DeltaRule),
 }
 
 impl BoundOp {
@@ -91,6 +94,7 @@ impl BoundOp {
             BoundOp::ShortConv(c) => wants_quantized(&c.input),
             BoundOp::SelectiveScan(s) => wants_quantized(&s.input),
             BoundOp::StateSpace(s) => wants_quantized(&s.input),
+            BoundOp::DeltaRule(d) => d.readers().any(wants_quantized),
         }
     }
 }
@@ -300,6 +304,23 @@ impl Binder<'_> {
                     state: slots.state(state_space::state_shape(s)),
                 })
             }
+            Op::DeltaRule(d) => BoundOp::DeltaRule(delta_rule::DeltaRule {
+                spec: d.clone(),
+                qkv: self.matrix(Role::DeltaQkv)?,
+                gate: self.matrix(Role::DeltaGate)?,
+                beta: self.vector(Role::DeltaBeta)?,
+                decay: self.vector(Role::DeltaDecay)?,
+                decay_bias: self.vector(Role::DeltaDecayBias)?,
+                rate: self.vector(Role::Rate)?,
+                conv: self.convolution(&d.conv, d.channels(), slots)?,
+                norm: BoundNorm {
+                    spec: d.norm.clone(),
+                    weight: self.vector_if(d.norm.weight, Role::GateNorm)?,
+                    bias: self.vector_if(d.norm.bias, Role::GateNormBias)?,
+                },
+                output: self.matrix(Role::MixerOut)?,
+                state: slots.state(delta_rule::state_shape(d)),
+            }),
         })
     }
 }

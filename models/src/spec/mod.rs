@@ -16,6 +16,7 @@
 
 mod attention;
 mod conv;
+mod delta_rule;
 mod dense;
 mod embedding;
 mod experts;
@@ -26,6 +27,7 @@ mod tensor;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
 pub use conv::{Convolution, ShortConv};
+pub use delta_rule::DeltaRule;
 pub use dense::{Activation, Dense};
 pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
 pub use experts::{Experts, Groups, Router, RouterScores};
@@ -275,6 +277,8 @@ pub enum Op {
     SelectiveScan(SelectiveScan),
     /// A recurrence of heads with one rate of decay each.
     StateSpace(StateSpace),
+    /// Linear attention whose state corrects what it holds under a key.
+    DeltaRule(DeltaRule),
 }
 
 /// From the last hidden vector to logits: `softcap(scale * (head(project(x)) + bias))`.
@@ -394,6 +398,7 @@ impl Spec {
                         Op::ShortConv(c) => c.tensors(at, hidden, &mut out),
                         Op::SelectiveScan(s) => s.tensors(at, hidden, &mut out),
                         Op::StateSpace(s) => s.tensors(at, hidden, &mut out),
+                        Op::DeltaRule(d) => d.tensors(at, hidden, &mut out),
                     }
                 }
                 if let Some(norm) = &block.post {
@@ -504,6 +509,7 @@ impl Stack {
                         Op::ShortConv(c) => c.validate(&place)?,
                         Op::SelectiveScan(s) => s.validate(&place)?,
                         Op::StateSpace(s) => s.validate(&place)?,
+                        Op::DeltaRule(d) => d.validate(&place)?,
                     }
                 }
             }
