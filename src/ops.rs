@@ -315,6 +315,7 @@ pub fn add_bias(ctx: &Context<'_>, out: &mut [f32], n: usize, bias: &[f32]) {
 /// The kernel's name of an activation of the Spec.
 pub fn activation(a: spec::Activation) -> Activation {
     match a {
+        spec::Activation::Identity => Activation::Identity,
         spec::Activation::Silu => Activation::Silu,
         spec::Activation::Gelu => Activation::Gelu,
         spec::Activation::GeluTanh => Activation::GeluTanh,
@@ -346,12 +347,16 @@ pub struct Pending<'a> {
     pub outputs: &'a mut [Vec<f32>],
     /// Multipliers of the branches.
     pub scales: &'a [f32],
+    /// Norms of single outputs, as many as there are branches.
+    pub posts: &'a [Option<BoundNorm>],
     /// Norm of their sum.
     pub post: Option<&'a BoundNorm>,
     /// Residual multiplier.
     pub scale: f32,
     /// Norm of the stream once the sum has joined it.
     pub out: Option<&'a BoundNorm>,
+    /// Multiplier of the stream at the end.
+    pub stream_scale: f32,
 }
 
 /// `x += scale * y`.
@@ -363,7 +368,7 @@ fn add_times(kernels: &Kernels, x: &mut [f32], y: &[f32], scale: f32) {
     }
 }
 
-/// One phase over all tokens of the stream `x`: `x = out(x + scale * post(sum of scaled outputs))`, then `input = norm(x)` (or x itself without a norm).
+/// One phase over all tokens of the stream `x`: `x = stream_scale * out(x + scale * post(sum of scaled outputs))`, then `input = norm(x)` (or x itself without a norm).
 pub fn settle(
     ctx: &Context<'_>,
     x: &mut [f32],
@@ -376,38 +381,44 @@ pub fn settle(
     let kernels = ctx.kernels;
     let stride = hidden.next_multiple_of(PANEL_ROWS);
     let stream = Disjoint::new(x);
-    let (post, scale, after) = pending
-        .as_ref()
-        .map_or((None, 1.0, None), |p| (p.post, p.scale, p.out));
-    let (first, others, scales) = match pending {
-        Some(Pending {
-            outputs: [first, others @ ..],
-            scales,
-            ..
-        }) => (Some(Disjoint::new(first)), &*others, scales),
-        _ => (None, &[][..], &[][..]),
-    };
+    // The first output becomes the sum.
+    let joining = pending.and_then(|mut p| {
+        let (first, others) = std::mem::take(&mut p.outputs).split_first_mut()?;
+        Some((Disjoint::new(first), &*others, p))
+    });
     input.fill(ctx, n, true, |token, _, out| {
         // SAFETY: one job per token.
         let x = unsafe { stream.part(token * hidden..(token + 1) * hidden) };
-        if let Some(first) = &first {
+        if let Some((first, others, p)) = &joining {
             let at = token * stride..token * stride + hidden;
             // SAFETY: one job per token.
             let sum = unsafe { first.part(at.clone()) };
-            if scales[0] != 1.0 {
-                kernels.scale(sum, scales[0]);
-            }
-            for (other, &scale) in others.iter().zip(&scales[1..]) {
-                add_times(kernels, sum, &other[at.clone()], scale);
-            }
-            if let Some(norm) = post {
+            if let Some(norm) = &p.posts[0] {
                 norm.apply(kernels, sum, out);
                 sum.copy_from_slice(out);
             }
-            add_times(kernels, x, sum, scale);
-            if let Some(norm) = after {
+            if p.scales[0] != 1.0 {
+                kernels.scale(sum, p.scales[0]);
+            }
+            for (i, other) in others.iter().enumerate() {
+                let (mut other, scale) = (&other[at.clone()], p.scales[i + 1]);
+                if let Some(norm) = &p.posts[i + 1] {
+                    norm.apply(kernels, other, out);
+                    other = out;
+                }
+                add_times(kernels, sum, other, scale);
+            }
+            if let Some(norm) = p.post {
+                norm.apply(kernels, sum, out);
+                sum.copy_from_slice(out);
+            }
+            add_times(kernels, x, sum, p.scale);
+            if let Some(norm) = p.out {
                 norm.apply(kernels, x, out);
                 x.copy_from_slice(out);
+            }
+            if p.stream_scale != 1.0 {
+                kernels.scale(x, p.stream_scale);
             }
         }
         match norm {

@@ -155,6 +155,7 @@ impl Chain {
                         Block::pre_norm(norm(), dense),
                     ],
                 }],
+                streams: None,
                 final_norm: Some(norm()),
             },
             head: Some(Head {

@@ -10,7 +10,8 @@ use crate::rope::Rope;
 use crate::rope_config::{self, RopeOptions};
 use crate::source::{Config, Origin, Tensors};
 use crate::spec::{
-    Activation, Attention, Embed, Embedding, Head, Layer, Norm, Role, Spec, Stack, TensorKey, bound,
+    Activation, Attention, Embed, Embedding, Head, Layer, Norm, Role, Spec, Stack, Streams,
+    TensorKey, bound,
 };
 
 /// The sizes that every transformer's configuration has.
@@ -243,6 +244,8 @@ pub const LLAMA: DecoderNames<'static> = DecoderNames {
 pub struct Frame {
     /// How ids become vectors.
     pub embed: Embed,
+    /// Several streams beside each other, whose tensors the family plans.
+    pub streams: Option<Streams>,
     /// The norm after the last layer.
     pub final_norm: Option<Norm>,
     /// The head; whether it is tied is seen from the tensors.
@@ -260,6 +263,7 @@ impl Frame {
     pub fn new(final_norm: Norm) -> Frame {
         Frame {
             embed: Embed::scaled(1.0),
+            streams: None,
             final_norm: Some(final_norm),
             head: Head {
                 tied: true,
@@ -430,6 +434,14 @@ impl<'a> Builder<'a> {
             self.take(key, &format!("{name}.bias"), &[width])?;
         }
         Ok(())
+    }
+
+    /// All values of a small foreign tensor.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        self.foreign.values(name)
     }
 
     /// All values of a small foreign tensor, which is then left out.
@@ -667,6 +679,7 @@ impl<'a> Builder<'a> {
                 ropes: self.ropes,
                 decoder: Stack {
                     layers,
+                    streams: frame.streams,
                     final_norm: frame.final_norm,
                 },
                 head,

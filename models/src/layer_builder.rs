@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::plan::{Layout, Rows, Source, interleaved_to_half_split};
 use crate::source::Origin;
 use crate::spec::{
-    Attention, Block, Branch, Dense, Experts, Norm, NormSpan, Op, QkNorm, Role, TensorKey,
+    Activation, Attention, Block, Branch, Dense, Experts, Norm, NormSpan, Op, PerLayer, QkNorm,
+    Role, TensorKey,
 };
 
 /// Where q, k and v come from.
@@ -124,6 +125,8 @@ pub struct LayerBuilder<'b, 'a> {
     blocks: Vec<Block>,
     /// Norm of the next branch alone.
     branch_pre: Option<(Norm, String)>,
+    /// Norm of the next branch's output alone.
+    branch_post: Option<(Norm, String)>,
 }
 
 impl<'b, 'a> LayerBuilder<'b, 'a> {
@@ -140,6 +143,7 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             index,
             blocks: Vec::new(),
             branch_pre: None,
+            branch_post: None,
         }
     }
 
@@ -185,6 +189,7 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             post: None,
             scale: 1.0,
             out: None,
+            stream_scale: 1.0,
         });
     }
 
@@ -230,22 +235,39 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         self.branch_pre = Some((norm.clone(), self.name(name)));
     }
 
+    /// Norms the output of the next branch alone.
+    pub fn branch_post(&mut self, norm: &Norm, name: &str) {
+        self.branch_post = Some((norm.clone(), self.name(name)));
+    }
+
     /// Adds an operation whose tensors have been planned under [`LayerBuilder::branch_key`].
     ///
     /// # Errors
-    /// As [`Builder::expect`], about the branch's own norm.
+    /// As [`Builder::expect`], about the branch's own norms.
     pub fn branch(&mut self, op: Op) -> Result<()> {
-        let mut pre = None;
-        if let Some((norm, name)) = self.branch_pre.take() {
-            let key = (self.branch_key(Role::PreNorm), Role::PreNormBias);
-            self.plan.norm(key, &name, &norm, self.hidden)?;
-            pre = Some(norm);
-        }
+        let (pre, post) = (self.branch_pre.take(), self.branch_post.take());
+        let pre = self.own_norm(pre, [Role::PreNorm, Role::PreNormBias])?;
+        let post = self.own_norm(post, [Role::PostNorm, Role::PostNormBias])?;
         self.last().branches.push(Branch {
             pre,
+            post,
             ..Branch::new(op)
         });
         Ok(())
+    }
+
+    /// Plans a norm of the branch that comes next.
+    fn own_norm(
+        &mut self,
+        norm: Option<(Norm, String)>,
+        [role, bias]: [Role; 2],
+    ) -> Result<Option<Norm>> {
+        let Some((norm, name)) = norm else {
+            return Ok(None);
+        };
+        let key = (self.branch_key(role), bias);
+        self.plan.norm(key, &name, &norm, self.hidden)?;
+        Ok(Some(norm))
     }
 
     /// The finished blocks.
@@ -303,11 +325,14 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         } else {
             0
         };
-        for (role, bias_role, name, part, n) in [
+        // Keys and values of an earlier layer leave only q.
+        let own = a.shared.is_none();
+        let parts = [
             (Role::AttnQ, Role::AttnQBias, q_name, 0, heads),
             (Role::AttnK, Role::AttnKBias, k_name, 1, kv_heads),
             (Role::AttnV, Role::AttnVBias, v_name, 2, kv_heads),
-        ] {
+        ];
+        for (role, bias_role, name, part, n) in parts.into_iter().take(if own { 3 } else { 1 }) {
             let rotated = if part < 2 { rotated } else { 0 };
             // First foreign row of a head.
             let paired = gated && part == 0;
@@ -346,10 +371,11 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
                 .take(self.branch_key(Role::AttnSinks), &name, &[heads])?;
         }
         if let Some(qk) = &a.qk_norm {
-            for (i, roles, n) in [
+            let both = [
                 (0, (Role::AttnQNorm, Role::AttnQNormBias), heads),
                 (1, (Role::AttnKNorm, Role::AttnKNormBias), kv_heads),
-            ] {
+            ];
+            for (i, roles, n) in both.into_iter().take(1 + usize::from(own)) {
                 self.head_norm(qk, roles, names.norms[i], n, hd, rotated)?;
             }
         }
@@ -474,7 +500,20 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         self.branch(Op::Dense(d))
     }
 
-    /// Adds a mixture of experts.
+    /// Adds what the layer makes of its own vector of `width` values.
+    ///
+    /// # Errors
+    /// As [`Builder::expect`].
+    pub fn per_layer(&mut self, width: u32, activation: Activation) -> Result<()> {
+        let (hidden, none) = (self.hidden, Role::PerLayerNormBias);
+        let gate = [Role::PerLayerGate, none];
+        self.linear(gate, "per_layer_input_gate", [width, hidden], false, None)?;
+        let output = [Role::PerLayerOutput, none];
+        self.linear(output, "per_layer_projection", [hidden, width], false, None)?;
+        self.branch(Op::PerLayer(PerLayer { activation }))
+    }
+
+    /// Adds a mixture of experts. A norm of the router and multipliers of single experts must have been planned.
     ///
     /// # Errors
     /// As [`Builder::expect`].

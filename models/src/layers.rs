@@ -87,10 +87,12 @@ mod tests {
                 post: None,
                 scale: 1.0,
                 out: None,
+                stream_scale: 1.0,
             }],
         };
         Stack {
             layers: inner.iter().map(|i| layer(*i)).collect(),
+            streams: None,
             final_norm: None,
         }
     }

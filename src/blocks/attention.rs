@@ -7,7 +7,7 @@ use super::attend::{self, Core, attend, window};
 use super::scores::{HeadNorm, Scores};
 use super::{Angles, Span};
 use crate::cache::KvShape;
-use crate::ops::{ActBuffer, Context, Product, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, grow, matmul, wants_quantized};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, Kernels, PANEL_ROWS};
@@ -20,10 +20,8 @@ pub struct Attention {
     pub spec: spec::Attention,
     /// `q_width x hidden`.
     pub q: Matrix,
-    /// `kv_width x hidden`.
-    pub k: Matrix,
-    /// `kv_width x hidden`.
-    pub v: Matrix,
+    /// Keys and values; none: an earlier branch has put them into the cache.
+    pub kv: Option<KeysValues>,
     /// `hidden x q_width`.
     pub o: Matrix,
     /// `q_width x hidden`, if the heads are gated.
@@ -31,21 +29,29 @@ pub struct Attention {
     /// Biases, if there are any.
     pub q_bias: Option<Vector>,
     /// See `q_bias`.
-    pub k_bias: Option<Vector>,
-    /// See `q_bias`.
-    pub v_bias: Option<Vector>,
-    /// See `q_bias`.
     pub o_bias: Option<Vector>,
     /// Norm of q, if there is one.
     pub q_norm: Option<HeadNorm>,
-    /// Norm of k, if there is one.
-    pub k_norm: Option<HeadNorm>,
     /// What happens to scores.
     pub scores: Scores,
     /// One more score per query head, if there are any.
     pub sinks: Option<Vector>,
-    /// Which of a sequence's caches is this branch's.
+    /// Which of a sequence's caches it reads.
     pub cache: usize,
+}
+
+/// What makes keys and values.
+pub struct KeysValues {
+    /// `kv_width x hidden`.
+    pub k: Matrix,
+    /// `kv_width x hidden`.
+    pub v: Matrix,
+    /// Biases, if there are any.
+    pub k_bias: Option<Vector>,
+    /// See `k_bias`.
+    pub v_bias: Option<Vector>,
+    /// Norm of k, if there is one.
+    pub k_norm: Option<HeadNorm>,
 }
 
 /// Buffers of all tokens, reused by every layer, and one workspace per thread.
@@ -86,7 +92,8 @@ impl Attention {
 
     /// The matrices that read the branch's input.
     pub fn readers(&self) -> impl Iterator<Item = &Matrix> {
-        [&self.q, &self.k, &self.v].into_iter().chain(&self.gate)
+        let kv = self.kv.iter().flat_map(|kv| [&kv.k, &kv.v]);
+        [&self.q].into_iter().chain(kv).chain(&self.gate)
     }
 
     /// `out[token] = o(attention(h))` for all tokens of all spans; keys and values of the new tokens join the caches.
@@ -100,25 +107,26 @@ impl Attention {
         out: &mut Vec<f32>,
     ) {
         let n = spans.last().map_or(0, |s| s.rows.end);
-        let qkv = [
-            Product::new(&self.q, &mut b.q, n),
-            Product::new(&self.k, &mut b.k, n),
-            Product::new(&self.v, &mut b.v, n),
-        ];
-        let (q_stride, kv_stride) = (qkv[0].stride, qkv[1].stride);
-        match &self.gate {
-            None => matmul(ctx, h, n, &qkv),
-            Some(gate) => {
-                let [q, k, v] = qkv;
-                matmul(ctx, h, n, &[q, k, v, Product::new(gate, &mut b.gate, n)]);
-            }
+        let q = Product::new(&self.q, &mut b.q, n);
+        let q_stride = q.stride;
+        let kv = self.kv.as_ref().map(|kv| {
+            let k = Product::new(&kv.k, &mut b.k, n);
+            (k, Product::new(&kv.v, &mut b.v, n))
+        });
+        let gate = self.gate.as_ref();
+        let gate = gate.map(|gate| Product::new(gate, &mut b.gate, n));
+        match (kv, gate) {
+            (Some((k, v)), None) => matmul(ctx, h, n, &[q, k, v]),
+            (Some((k, v)), Some(gate)) => matmul(ctx, h, n, &[q, k, v, gate]),
+            (None, None) => matmul(ctx, h, n, &[q]),
+            (None, Some(gate)) => matmul(ctx, h, n, &[q, gate]),
         }
         let threads = ctx.crew.threads();
         if b.rows.len() < threads {
             b.rows.resize_with(threads, Mutex::default);
         }
-        self.norm_whole(ctx, n, b, q_stride, kv_stride);
-        self.append(ctx, spans, angles, b, q_stride, kv_stride);
+        self.norm_whole(ctx, n, b, q_stride);
+        self.append(ctx, spans, angles, b, q_stride);
         let hd = self.spec.head_dim as usize;
         let core = Core {
             cache: self.cache,
@@ -152,6 +160,11 @@ impl Attention {
         }
     }
 
+    /// Distance of two tokens in the buffers of keys and values.
+    fn kv_stride(&self) -> usize {
+        (self.spec.kv_width() as usize).next_multiple_of(PANEL_ROWS)
+    }
+
     /// Whether q and k are normed as whole vectors, which has to happen before the work is divided by heads.
     fn norms_whole(&self) -> bool {
         let span = self.spec.qk_norm.as_ref().map(|n| n.span);
@@ -159,26 +172,21 @@ impl Attention {
     }
 
     /// Biases and norms of q and k where the norm runs over all heads.
-    fn norm_whole(
-        &self,
-        ctx: &Context<'_>,
-        n: usize,
-        b: &mut Buffers,
-        q_stride: usize,
-        kv_stride: usize,
-    ) {
+    fn norm_whole(&self, ctx: &Context<'_>, n: usize, b: &mut Buffers, q_stride: usize) {
         let (kernels, rows) = (ctx.kernels, &b.rows);
-        let (Some(q_norm), Some(k_norm), true) = (&self.q_norm, &self.k_norm, self.norms_whole())
-        else {
+        let (Some(q_norm), true) = (&self.q_norm, self.norms_whole()) else {
             return;
         };
+        let kv_stride = self.kv_stride();
         let (q, k) = (Disjoint::new(&mut b.q), Disjoint::new(&mut b.k));
+        let q_part = Some((&q, q_stride, self.q.rows(), &self.q_bias, q_norm));
+        let k_part = self.kv.as_ref().and_then(|kv| {
+            let norm = kv.k_norm.as_ref()?;
+            Some((&k, kv_stride, kv.k.rows(), &kv.k_bias, norm))
+        });
         ctx.crew.for_each(n, |token, me| {
             let row = &mut *rows[me].lock().unwrap_or_else(|e| e.into_inner());
-            for (x, stride, width, bias, norm) in [
-                (&q, q_stride, self.q.rows(), &self.q_bias, q_norm),
-                (&k, kv_stride, self.k.rows(), &self.k_bias, k_norm),
-            ] {
+            for (x, stride, width, bias, norm) in [q_part, k_part].into_iter().flatten() {
                 // SAFETY: one job per token.
                 let x = unsafe { x.part(token * stride..token * stride + width) };
                 if let Some(bias) = bias {
@@ -223,17 +231,14 @@ impl Attention {
         angles: Option<&Angles>,
         b: &mut Buffers,
         q_stride: usize,
-        kv_stride: usize,
     ) {
         let (kernels, rows) = (ctx.kernels, &b.rows);
         let n_kv = self.spec.n_kv_heads as usize;
         let hd = self.spec.head_dim as usize;
         let group = self.spec.n_heads as usize / n_kv;
+        let kv_stride = self.kv_stride();
         let whole = self.norms_whole();
-        let (q_bias, k_bias) = (
-            self.q_bias.as_ref().filter(|_| !whole),
-            self.k_bias.as_ref().filter(|_| !whole),
-        );
+        let q_bias = self.q_bias.as_ref().filter(|_| !whole);
         let (q, k, v) = (
             Disjoint::new(&mut b.q),
             Disjoint::new(&mut b.k),
@@ -242,46 +247,51 @@ impl Attention {
         ctx.crew.for_each(spans.len() * n_kv, |job, me| {
             let row = &mut *rows[me].lock().unwrap_or_else(|e| e.into_inner());
             let (span, head) = (&spans[job / n_kv], job % n_kv);
-            let cache = &span.seq.caches[self.cache];
-            cache.write(head, |cache| {
+            for (i, token) in span.rows.clone().enumerate() {
+                let position = span.start + i;
+                let q_cols = head * group * hd..(head + 1) * group * hd;
+                let q_at = token * q_stride;
+                // SAFETY: one job per token and kv head; heads have columns of their own.
+                let q = unsafe { q.part(q_at + q_cols.start..q_at + q_cols.end) };
+                if let Some(bias) = q_bias {
+                    kernels.add(q, &bias[q_cols]);
+                }
+                let angles = angles.map(|a| a.of(token));
+                for (h, q) in q.chunks_exact_mut(hd).enumerate() {
+                    let (norm, h) = (self.q_norm.as_ref(), head * group + h);
+                    self.prepare(kernels, norm, h, angles, q, row);
+                }
+                let scale = match &self.spec.position_scale {
+                    None => self.spec.scale,
+                    Some(p) => (f64::from(self.spec.scale) * p.at(position)) as f32,
+                };
+                kernels.scale(q, scale);
+            }
+            let Some(kv) = &self.kv else { return };
+            let k_bias = kv.k_bias.as_ref().filter(|_| !whole);
+            span.seq.caches[self.cache].write(head, |cache| {
                 for (i, token) in span.rows.clone().enumerate() {
-                    let position = span.start + i;
-                    let kv_cols = head * hd..(head + 1) * hd;
-                    let kv_at = token * kv_stride;
-                    let q_cols = head * group * hd..(head + 1) * group * hd;
-                    let q_at = token * q_stride;
-                    // SAFETY: one job per token and kv head; heads have columns of their own.
-                    let (q, k, v) = unsafe {
-                        (
-                            q.part(q_at + q_cols.start..q_at + q_cols.end),
-                            k.part(kv_at + kv_cols.start..kv_at + kv_cols.end),
-                            v.part(kv_at + kv_cols.start..kv_at + kv_cols.end),
-                        )
-                    };
-                    if let Some(bias) = q_bias {
-                        kernels.add(q, &bias[q_cols]);
-                    }
+                    let cols = head * hd..(head + 1) * hd;
+                    let at = token * kv_stride + cols.start..token * kv_stride + cols.end;
+                    // SAFETY: as above.
+                    let (k, v) = unsafe { (k.part(at.clone()), v.part(at)) };
                     if let Some(bias) = k_bias {
-                        kernels.add(k, &bias[kv_cols.clone()]);
+                        kernels.add(k, &bias[cols.clone()]);
                     }
-                    if let Some(bias) = &self.v_bias {
-                        kernels.add(v, &bias[kv_cols]);
+                    if let Some(bias) = &kv.v_bias {
+                        kernels.add(v, &bias[cols]);
                     }
                     let angles = angles.map(|a| a.of(token));
-                    for (h, q) in q.chunks_exact_mut(hd).enumerate() {
-                        let (norm, h) = (self.q_norm.as_ref(), head * group + h);
-                        self.prepare(kernels, norm, h, angles, q, row);
+                    self.prepare(kernels, kv.k_norm.as_ref(), head, angles, k, row);
+                    if let Some(eps) = self.spec.v_norm {
+                        grow(row, hd);
+                        kernels.rms_norm(v, None, eps, &mut row[..hd]);
+                        v.copy_from_slice(&row[..hd]);
                     }
-                    self.prepare(kernels, self.k_norm.as_ref(), head, angles, k, row);
                     if let Some(clip) = self.spec.clip {
                         kernels.clamp(v, -clip, clip);
                     }
-                    let scale = match &self.spec.position_scale {
-                        None => self.spec.scale,
-                        Some(p) => (f64::from(self.spec.scale) * p.at(position)) as f32,
-                    };
-                    kernels.scale(q, scale);
-                    cache.store(kernels, position, k, v);
+                    cache.store(kernels, span.start + i, k, v);
                 }
             });
         });

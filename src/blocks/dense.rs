@@ -1,7 +1,8 @@
 //! The feed-forward network: gate and up in one phase, activation and quantization in the next, down in the third.
 
-use crate::ops::{ActBuffer, Context, Product, activation, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, activation, grow, matmul, wants_quantized};
 use crate::tensor::{Matrix, Vector};
+use quern_kernels::Kernels;
 use quern_models::spec;
 
 /// A feed-forward network bound to its weights.
@@ -29,14 +30,25 @@ pub struct Dense {
 pub struct Buffers {
     gate: Vec<f32>,
     up: Vec<f32>,
+    ones: Vec<f32>,
     inner: ActBuffer,
 }
 
 impl Buffers {
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        (self.gate.len() + self.up.len()) * 4 + self.inner.bytes()
+        (self.gate.len() + self.up.len() + self.ones.len()) * 4 + self.inner.bytes()
     }
+}
+
+/// `z = max(z - (mean + cutoff * deviation), 0)`: first the mean is subtracted, then the rest.
+fn cut_off(kernels: &Kernels, cutoff: f32, ones: &[f32], z: &mut [f32]) {
+    let n = z.len() as f32;
+    let mean = kernels.dot(z, ones) / n;
+    kernels.add_scaled(z, ones, -mean);
+    let deviation = (kernels.dot(z, z) / n).sqrt();
+    kernels.add_scaled(z, ones, -(cutoff * deviation));
+    kernels.activation(quern_kernels::Activation::Relu, z);
 }
 
 impl Dense {
@@ -70,8 +82,17 @@ impl Dense {
                 matmul(ctx, h, n, &products);
             }
         }
-        let (gate, up, act) = (&b.gate, &b.up, activation(self.spec.activation));
         let kernels = ctx.kernels;
+        if let Some(cutoff) = self.spec.cutoff {
+            let inner = self.spec.inner as usize;
+            grow(&mut b.ones, inner);
+            b.ones.fill(1.0);
+            let (gate, ones) = (&mut b.gate[..n * stride], &b.ones[..inner]);
+            ctx.crew.for_chunks(gate, stride, |_, z| {
+                cut_off(kernels, cutoff, ones, &mut z[..inner]);
+            });
+        }
+        let (gate, up, act) = (&b.gate, &b.up, activation(self.spec.activation));
         b.inner
             .shape(n, self.spec.inner as usize, wants_quantized(&self.down));
         let scale = self.spec.gate_scale;

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::ops::wants_quantized;
-use crate::ops::{ActBuffer, Context, Group, Product, activation, grow, matmul_groups};
+use crate::ops::{ActBuffer, BoundNorm, Context, Group, Product, activation, grow, matmul_groups};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, Kernels, PANEL_ROWS};
@@ -25,6 +25,10 @@ pub struct Experts {
     pub router_bias: Option<Vector>,
     /// Added to the scores for the choice.
     pub correction: Option<Vector>,
+    /// The router reads the block's input behind it, where there is one.
+    pub router_norm: Option<BoundNorm>,
+    /// Multipliers of the weights of single experts.
+    pub expert_scales: Option<Vector>,
     /// `count` times `inner x hidden`.
     pub gate: Matrix,
     /// `count` times `inner x hidden`.
@@ -64,6 +68,7 @@ struct Work {
     scores: Vec<f32>,
     choice: Vec<f32>,
     groups: Vec<f32>,
+    normed: Vec<f32>,
 }
 
 impl Buffers {
@@ -92,13 +97,25 @@ impl Experts {
             scores,
             choice,
             groups,
+            normed,
         } = work;
+        let x = match &self.router_norm {
+            None => x,
+            Some(norm) => {
+                grow(normed, x.len());
+                norm.apply(kernels, x, &mut normed[..x.len()]);
+                &normed[..x.len()]
+            }
+        };
         for buffer in [&mut *logits, scores, choice, groups] {
             grow(buffer, n);
         }
         let (logits, scores, choice) = (&mut logits[..n], &mut scores[..n], &mut choice[..n]);
         for (logit, row) in logits.iter_mut().zip(self.router.chunks_exact(x.len())) {
             *logit = kernels.dot(x, row);
+        }
+        if router.logit_scale != 1.0 {
+            kernels.scale(logits, router.logit_scale);
         }
         if let Some(bias) = &self.router_bias {
             kernels.add(logits, bias);
@@ -167,16 +184,20 @@ impl Experts {
             let sum = sum.max(1e-20);
             weights.iter_mut().for_each(|w| *w /= sum);
         }
-        for ((_, slot), w) in chosen.iter_mut().zip(weights) {
+        for ((expert, slot), w) in chosen.iter_mut().zip(weights) {
             *slot = *w * router.scale;
+            if let Some(scales) = &self.expert_scales {
+                *slot *= scales[*expert as usize];
+            }
         }
     }
 
-    /// `out[token] = sum over the chosen experts of weight * expert(h)`.
+    /// `out[token] = sum over the chosen experts of weight * expert(h)`; `block` is what the block's branches read before norms of their own.
     pub fn forward(
         &self,
         ctx: &Context<'_>,
         h: &ActBuffer,
+        block: &ActBuffer,
         n: usize,
         b: &mut Buffers,
         out: &mut Vec<f32>,
@@ -190,12 +211,13 @@ impl Experts {
         if b.work.len() < threads {
             b.work.resize_with(threads, Mutex::default);
         }
+        let read = if self.router_norm.is_some() { block } else { h };
         let (work, chosen) = (&b.work, Disjoint::new(&mut b.chosen));
         ctx.crew.for_each(n, |token, me| {
             let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
             // SAFETY: one job per token.
             let chosen = unsafe { chosen.part(token * used..(token + 1) * used) };
-            self.route(kernels, h.row(token), work, chosen);
+            self.route(kernels, read.row(token), work, chosen);
         });
         let chosen = &b.chosen[..total];
         sort_by_expert(

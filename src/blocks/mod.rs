@@ -7,9 +7,11 @@ pub mod delta_rule;
 pub mod dense;
 pub mod experts;
 pub mod latent;
+pub mod per_layer;
 pub mod scores;
 pub mod selective_scan;
 pub mod state_space;
+pub mod streams;
 
 use crate::cache::Sequence;
 use std::ops::Range;

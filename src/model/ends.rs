@@ -1,6 +1,6 @@
 //! The two ends of a model: from ids to the residual stream, and from there to logits.
 
-use crate::blocks::Span;
+use crate::blocks::{Span, per_layer};
 use crate::ops::{ActBuffer, BoundNorm, Context, Product, grow, matmul, wants_quantized};
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::PANEL_ROWS;
@@ -24,6 +24,8 @@ pub(super) struct Embedding {
     pub padding: Option<u32>,
     /// Norm of the sum.
     pub norm: Option<BoundNorm>,
+    /// Vectors of single layers.
+    pub per_layer: Option<per_layer::Inputs>,
 }
 
 impl Embedding {

@@ -3,11 +3,12 @@
 use super::ends::states;
 use super::{Block, BoundOp, Model};
 use crate::blocks::{
-    Angles, Span, attention, conv, delta_rule, dense, experts, latent, selective_scan, state_space,
+    Angles, Span, attention, conv, delta_rule, dense, experts, latent, per_layer, selective_scan,
+    state_space, streams,
 };
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::ops::{ActBuffer, Context, grow, settle};
+use crate::ops::{ActBuffer, Context, Pending, grow, settle};
 use crate::par::{Crew, Team};
 use quern_kernels::{Kernels, PANEL_ROWS, Scratch};
 use std::sync::{Arc, Mutex};
@@ -94,6 +95,10 @@ pub(super) struct Workspace {
     selective_scan: selective_scan::Buffers,
     state_space: state_space::Buffers,
     delta_rule: delta_rule::Buffers,
+    per_layer: per_layer::Buffers,
+    /// Vectors of single layers.
+    per_layer_inputs: ActBuffer,
+    streams: streams::Buffers,
     /// What a projection before or after the layers returns.
     wide: Vec<f32>,
     /// Logits, or hidden vectors, of the wanted tokens.
@@ -151,6 +156,9 @@ impl Engine {
             + w.selective_scan.bytes()
             + w.state_space.bytes()
             + w.delta_rule.bytes()
+            + w.per_layer.bytes()
+            + w.per_layer_inputs.bytes()
+            + w.streams.bytes()
     }
 
     /// Runs one ragged batch and returns the wanted logits.
@@ -331,7 +339,40 @@ impl Engine {
     }
 }
 
+/// Lets what a block returned join the stream `x`; `input` is a workspace.
+fn settle_alone(
+    ctx: &Context<'_>,
+    x: &mut [f32],
+    hidden: usize,
+    pending: Option<Pending<'_>>,
+    input: &mut ActBuffer,
+) {
+    input.shape(x.len() / hidden, hidden, false);
+    settle(ctx, x, hidden, pending, None, input);
+}
+
+/// A branch that returns what it reads.
+fn unchanged(ctx: &Context<'_>, h: &ActBuffer, n: usize, hidden: usize, out: &mut Vec<f32>) {
+    let stride = hidden.next_multiple_of(PANEL_ROWS);
+    grow(out, n * stride);
+    ctx.crew
+        .for_chunks(&mut out[..n * stride], stride, |token, out| {
+            out[..hidden].copy_from_slice(h.row(token));
+        });
+}
+
 impl Model {
+    /// All blocks in order, each with its layer and whether it is the first there.
+    fn blocks(&self) -> impl Iterator<Item = (usize, bool, &Block)> {
+        let layers = self.layers.iter().enumerate();
+        layers.flat_map(|(l, blocks)| {
+            blocks
+                .iter()
+                .enumerate()
+                .map(move |(b, block)| (l, b == 0, block))
+        })
+    }
+
     fn pass(
         &self,
         crew: &Crew<'_>,
@@ -358,6 +399,9 @@ impl Model {
             selective_scan,
             state_space,
             delta_rule,
+            per_layer,
+            per_layer_inputs,
+            streams,
             wide,
             logits,
             scratch,
@@ -376,10 +420,24 @@ impl Model {
         grow(x, n * hidden);
         let x = &mut x[..n * hidden];
         self.embedding.forward(&ctx, spans, ids, input, wide, x);
+        if let Some(p) = &self.embedding.per_layer {
+            p.forward(&ctx, ids, x, input, wide, per_layer_inputs);
+        }
+        if let Some(s) = &self.streams {
+            s.begin(&ctx, x, hidden, streams);
+        }
 
         // The previous block, whose results have not been added to the stream yet.
         let mut before: Option<&Block> = None;
-        for block in self.layers.iter().flatten() {
+        for (l, first, block) in self.blocks() {
+            if let (Some(s), true) = (&self.streams, first) {
+                if l > 0 {
+                    let done = Block::pending(before.take(), outputs);
+                    settle_alone(&ctx, x, hidden, done, input);
+                    s.correct(&ctx, l - 1, x, hidden, per_layer_inputs, per_layer, streams);
+                }
+                s.predict(&ctx, l, x, hidden, streams);
+            }
             let shared = block
                 .branches
                 .iter()
@@ -417,26 +475,27 @@ impl Model {
                         l.forward(&ctx, h, spans, angles, latent, out);
                     }
                     BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
-                    BoundOp::Experts(e) => e.forward(&ctx, h, n, experts, out),
+                    BoundOp::Experts(e) => e.forward(&ctx, h, input, n, experts, out),
                     BoundOp::ShortConv(c) => c.forward(&ctx, h, spans, conv, out),
                     BoundOp::SelectiveScan(s) => {
                         s.forward(&ctx, h, spans, selective_scan, out);
                     }
                     BoundOp::StateSpace(s) => s.forward(&ctx, h, spans, state_space, out),
                     BoundOp::DeltaRule(d) => d.forward(&ctx, h, spans, delta_rule, out),
+                    BoundOp::PerLayer(p) => {
+                        p.forward(&ctx, h, per_layer_inputs, n, per_layer, out);
+                    }
+                    BoundOp::Pass => unchanged(&ctx, h, n, hidden, out),
                 }
             }
             before = Some(block);
         }
-        input.shape(n, hidden, false);
-        settle(
-            &ctx,
-            x,
-            hidden,
-            Block::pending(before, outputs),
-            None,
-            input,
-        );
+        settle_alone(&ctx, x, hidden, Block::pending(before, outputs), input);
+        if let Some(s) = &self.streams {
+            let last = self.layers.len() - 1;
+            s.correct(&ctx, last, x, hidden, per_layer_inputs, per_layer, streams);
+            s.end(&ctx, wanted, x, hidden, streams);
+        }
         let norm = self.final_norm.as_ref();
         match (&self.head, output) {
             (Some(head), Output::Logits) => {

@@ -14,7 +14,8 @@ pub use hidden::Hidden;
 
 use crate::blocks::scores::{HeadNorm, Scores};
 use crate::blocks::{
-    attention, conv, delta_rule, dense, experts, latent, selective_scan, state_space,
+    attention, conv, delta_rule, dense, experts, latent, per_layer, selective_scan, state_space,
+    streams,
 };
 use crate::cache::{Sequence, StateShape};
 use crate::error::Result;
@@ -33,6 +34,7 @@ pub struct Model {
     file: Arc<ModelFile>,
     embedding: Embedding,
     layers: Vec<Vec<Block>>,
+    streams: Option<streams::Streams>,
     final_norm: Option<BoundNorm>,
     head: Option<Head>,
     projections: Vec<Projection>,
@@ -47,9 +49,12 @@ struct Block {
     branches: Vec<Branch>,
     /// Multipliers of the branches.
     scales: Vec<f32>,
+    /// Norms of the branches' outputs, one each.
+    posts: Vec<Option<BoundNorm>>,
     post: Option<BoundNorm>,
     scale: f32,
     out: Option<BoundNorm>,
+    stream_scale: f32,
 }
 
 impl Block {
@@ -58,9 +63,11 @@ impl Block {
         block.map(|block| Pending {
             outputs: &mut outputs[..block.branches.len()],
             scales: &block.scales,
+            posts: &block.posts,
             post: block.post.as_ref(),
             scale: block.scale,
             out: block.out.as_ref(),
+            stream_scale: block.stream_scale,
         })
     }
 }
@@ -81,6 +88,8 @@ enum BoundOp {
     SelectiveScan(selective_scan::SelectiveScan),
     StateSpace(state_space::StateSpace),
     DeltaRule(delta_rule::DeltaRule),
+    PerLayer(per_layer::PerLayer),
+    Pass,
 }
 
 impl BoundOp {
@@ -90,11 +99,12 @@ impl BoundOp {
             BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
             BoundOp::Latent(l) => l.readers().any(wants_quantized),
             BoundOp::Dense(d) => d.readers().any(wants_quantized),
-            BoundOp::Experts(_) => false,
+            BoundOp::Experts(_) | BoundOp::Pass => false,
             BoundOp::ShortConv(c) => wants_quantized(&c.input),
             BoundOp::SelectiveScan(s) => wants_quantized(&s.input),
             BoundOp::StateSpace(s) => wants_quantized(&s.input),
             BoundOp::DeltaRule(d) => d.readers().any(wants_quantized),
+            BoundOp::PerLayer(p) => wants_quantized(&p.gate),
         }
     }
 }
@@ -102,15 +112,22 @@ impl BoundOp {
 /// What a sequence has to hold for the operations bound so far.
 #[derive(Default)]
 struct Slots {
-    caches: usize,
+    /// The layer of each cache.
+    caches: Vec<u32>,
     states: Vec<StateShape>,
 }
 
 impl Slots {
-    /// The index of the next cache.
-    fn cache(&mut self) -> usize {
-        self.caches += 1;
-        self.caches - 1
+    /// The index of a cache of this layer.
+    fn cache(&mut self, layer: u32) -> usize {
+        self.caches.push(layer);
+        self.caches.len() - 1
+    }
+
+    /// The index of a layer's only cache, which the Spec's validation has found.
+    fn cache_of(&self, layer: u32) -> usize {
+        let found = self.caches.iter().position(|l| *l == layer);
+        found.expect("a shared cache belongs to an earlier layer")
     }
 
     /// The index of a state of this shape.
@@ -149,14 +166,16 @@ impl Binder<'_> {
         weight: Role,
         bias: Role,
     ) -> Result<Option<BoundNorm>> {
-        let bind = |norm: &spec::Norm| {
-            Ok(BoundNorm {
-                spec: norm.clone(),
-                weight: self.vector_if(norm.weight, weight)?,
-                bias: self.vector_if(norm.bias, bias)?,
-            })
-        };
+        let bind = |norm| self.bound_norm(norm, weight, bias);
         norm.as_ref().map(bind).transpose()
+    }
+
+    fn bound_norm(&self, norm: &spec::Norm, weight: Role, bias: Role) -> Result<BoundNorm> {
+        Ok(BoundNorm {
+            spec: norm.clone(),
+            weight: self.vector_if(norm.weight, weight)?,
+            bias: self.vector_if(norm.bias, bias)?,
+        })
     }
 
     fn head_norm(
@@ -218,29 +237,79 @@ impl Binder<'_> {
         })
     }
 
+    fn keys_values(&self, a: &spec::Attention) -> Result<attention::KeysValues> {
+        Ok(attention::KeysValues {
+            k: self.matrix(Role::AttnK)?,
+            v: self.matrix(Role::AttnV)?,
+            k_bias: self.vector_if(a.kv_bias, Role::AttnKBias)?,
+            v_bias: self.vector_if(a.kv_bias, Role::AttnVBias)?,
+            k_norm: self.head_norm(&a.qk_norm, Role::AttnKNorm, Role::AttnKNormBias)?,
+        })
+    }
+
+    fn per_layer(&self, spec: &spec::PerLayer) -> Result<per_layer::PerLayer> {
+        Ok(per_layer::PerLayer {
+            spec: spec.clone(),
+            gate: self.matrix(Role::PerLayerGate)?,
+            output: self.matrix(Role::PerLayerOutput)?,
+            layer: self.key.layer as usize,
+        })
+    }
+
+    /// The streams of a stack of so many layers.
+    fn streams(&self, spec: &spec::Streams, layers: usize) -> Result<streams::Streams> {
+        let layer = |l: usize| {
+            let at = Binder {
+                file: self.file,
+                key: TensorKey::layer(l, Role::StreamRouter),
+            };
+            let injection = |i: &spec::Injection| {
+                Ok(streams::Injection {
+                    weight: at.vector_if(i.weight, Role::StreamWeight)?,
+                    branch: at.per_layer(&i.per_layer)?,
+                    post: at.bound_norm(&i.post, Role::PostNorm, Role::PostNormBias)?,
+                })
+            };
+            let (norm, norm_bias) = (Role::StreamRouterNorm, Role::StreamRouterNormBias);
+            Ok(streams::Layer {
+                norm: at.bound_norm(&spec.norm, norm, norm_bias)?,
+                router: at.vector(Role::StreamRouter)?,
+                prediction: at.vector(Role::StreamPrediction)?,
+                correction: at.vector(Role::StreamCorrection)?,
+                injection: spec.injection.as_ref().map(injection).transpose()?,
+            })
+        };
+        Ok(streams::Streams {
+            spec: spec.clone(),
+            projection: self.matrix(Role::StreamProjection)?,
+            unprojection: self.matrix(Role::StreamUnprojection)?,
+            layers: (0..layers).map(layer).collect::<Result<_>>()?,
+        })
+    }
+
     fn op(&self, op: &Op, slots: &mut Slots) -> Result<BoundOp> {
         Ok(match op {
             Op::Attention(a) => {
+                let (kv, cache) = match a.shared {
+                    Some(layer) => (None, slots.cache_of(layer)),
+                    None => (Some(self.keys_values(a)?), slots.cache(self.key.layer)),
+                };
                 let bound = attention::Attention {
                     spec: a.clone(),
                     q: self.matrix(Role::AttnQ)?,
-                    k: self.matrix(Role::AttnK)?,
-                    v: self.matrix(Role::AttnV)?,
+                    kv,
                     o: self.matrix(Role::AttnO)?,
                     gate: self.matrix_if(a.output_gate, Role::AttnGate)?,
                     q_bias: self.vector_if(a.q_bias, Role::AttnQBias)?,
-                    k_bias: self.vector_if(a.kv_bias, Role::AttnKBias)?,
-                    v_bias: self.vector_if(a.kv_bias, Role::AttnVBias)?,
                     o_bias: self.vector_if(a.o_bias, Role::AttnOBias)?,
                     q_norm: self.head_norm(&a.qk_norm, Role::AttnQNorm, Role::AttnQNormBias)?,
-                    k_norm: self.head_norm(&a.qk_norm, Role::AttnKNorm, Role::AttnKNormBias)?,
                     scores: Scores::new(a),
                     sinks: self.vector_if(a.sinks, Role::AttnSinks)?,
-                    cache: slots.cache(),
+                    cache,
                 };
                 BoundOp::Attention(bound, a.rope.map(|r| r as usize))
             }
-            Op::Latent(l) => BoundOp::Latent(self.latent(l, slots.cache())?),
+            Op::Latent(l) => BoundOp::Latent(self.latent(l, slots.cache(self.key.layer))?),
             Op::Dense(d) => BoundOp::Dense(dense::Dense {
                 spec: d.clone(),
                 gate: d.gated.then(|| self.matrix(Role::MlpGate)).transpose()?,
@@ -256,6 +325,8 @@ impl Binder<'_> {
                 router: self.vector(Role::Router)?,
                 router_bias: self.vector_if(e.router.bias, Role::RouterBias)?,
                 correction: self.vector_if(e.router.correction, Role::RouterCorrection)?,
+                router_norm: self.norm(&e.router.norm, Role::RouterNorm, Role::RouterNormBias)?,
+                expert_scales: self.vector_if(e.router.expert_scales, Role::RouterExpertScales)?,
                 gate: self.matrix(Role::ExpertGate)?,
                 up: self.matrix(Role::ExpertUp)?,
                 down: self.matrix(Role::ExpertDown)?,
@@ -321,6 +392,8 @@ impl Binder<'_> {
                 output: self.matrix(Role::MixerOut)?,
                 state: slots.state(delta_rule::state_shape(d)),
             }),
+            Op::PerLayer(p) => BoundOp::PerLayer(self.per_layer(p)?),
+            Op::Pass => BoundOp::Pass,
         })
     }
 }
@@ -346,6 +419,7 @@ impl Model {
                     key: TensorKey::block(l, b, Role::PreNorm),
                 };
                 let mut branches = Vec::with_capacity(block.branches.len());
+                let mut posts = Vec::with_capacity(block.branches.len());
                 for (r, branch) in block.branches.iter().enumerate() {
                     let at = Binder {
                         file: &file,
@@ -355,18 +429,33 @@ impl Model {
                         pre: at.norm(&branch.pre, Role::PreNorm, Role::PreNormBias)?,
                         op: at.op(&branch.op, &mut slots)?,
                     });
+                    posts.push(at.norm(&branch.post, Role::PostNorm, Role::PostNormBias)?);
                 }
                 blocks.push(Block {
                     pre: at.norm(&block.pre, Role::PreNorm, Role::PreNormBias)?,
                     branches,
                     scales: block.branches.iter().map(|b| b.scale).collect(),
+                    posts,
                     post: at.norm(&block.post, Role::PostNorm, Role::PostNormBias)?,
                     scale: block.scale,
                     out: at.norm(&block.out, Role::StreamNorm, Role::StreamNormBias)?,
+                    stream_scale: block.stream_scale,
                 });
             }
             layers.push(blocks);
         }
+        let stack = &spec.decoder;
+        let streams = |streams| whole.streams(streams, stack.layers.len());
+        let streams = stack.streams.as_ref().map(streams).transpose()?;
+        let per_layer = |inputs: &spec::PerLayerInputs| {
+            let (norm, norm_bias) = (Role::PerLayerNorm, Role::PerLayerNormBias);
+            Ok(per_layer::Inputs {
+                spec: inputs.clone(),
+                table: whole.matrix(Role::PerLayerEmbedding)?,
+                projection: whole.matrix(Role::PerLayerProjection)?,
+                norm: whole.bound_norm(&inputs.norm, norm, norm_bias)?,
+            })
+        };
         let embedding = Embedding {
             matrix: whole.matrix(Role::TokenEmbedding)?,
             scale: spec.embed.scale,
@@ -376,6 +465,7 @@ impl Model {
             offset: spec.embed.positions.map_or(0, |p| p.offset as usize),
             padding: spec.embed.positions.and_then(|p| p.padding),
             norm: whole.norm(&spec.embed.norm, Role::EmbedNorm, Role::EmbedNormBias)?,
+            per_layer: spec.embed.per_layer.as_ref().map(per_layer).transpose()?,
         };
         let head = |head: &spec::Head| {
             Ok(Head {
@@ -417,11 +507,12 @@ impl Model {
         Ok(Model {
             embedding,
             layers,
+            streams,
             final_norm,
             head,
             projections,
             pooler,
-            caches: slots.caches,
+            caches: slots.caches.len(),
             states: slots.states,
             file,
         })
@@ -445,7 +536,7 @@ impl Model {
             .flatten()
             .flat_map(|block| &block.branches);
         let shapes = ops.filter_map(|branch| match &branch.op {
-            BoundOp::Attention(a, _) => Some(a.shape(kv)),
+            BoundOp::Attention(a, _) => a.kv.is_some().then(|| a.shape(kv)),
             BoundOp::Latent(l) => Some(l.shape(kv)),
             _ => None,
         });
@@ -465,11 +556,13 @@ impl Model {
 
     /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row.
     pub fn weight_bytes_per_pass(&self) -> u64 {
-        let file: u64 = self.file.entries().iter().map(|e| e.length).sum();
-        if self.spec().head.as_ref().is_some_and(|h| h.tied) {
-            file
-        } else {
-            file - self.embedding.matrix.bytes().len() as u64
+        let mut bytes: u64 = self.file.entries().iter().map(|e| e.length).sum();
+        if !self.spec().head.as_ref().is_some_and(|h| h.tied) {
+            bytes -= self.embedding.matrix.bytes().len() as u64;
         }
+        if let Some(per_layer) = &self.embedding.per_layer {
+            bytes -= per_layer.table.bytes().len() as u64;
+        }
+        bytes
     }
 }

@@ -58,13 +58,7 @@ pub fn small_spec(s: Small) -> Spec {
         weight: true,
         bias: false,
     };
-    let block = |op| Block {
-        pre: Some(norm.clone()),
-        branches: vec![Branch::new(op)],
-        post: None,
-        scale: 1.0,
-        out: None,
-    };
+    let block = |op| Block::pre_norm(norm.clone(), op);
     let layer = |i: usize| Layer {
         blocks: vec![
             block(Op::Attention(Attention {
@@ -78,15 +72,7 @@ pub fn small_spec(s: Small) -> Spec {
                     .map_or(Mask::Causal, Mask::Sliding),
                 ..Attention::new(s.heads, s.kv_heads, s.head_dim)
             })),
-            block(Op::Dense(Dense {
-                inner: s.inner,
-                activation: Activation::Silu,
-                gated: true,
-                up_bias: false,
-                down_bias: false,
-                output_gate: false,
-                gate_scale: 1.0,
-            })),
+            block(Op::Dense(Dense::gated(s.inner, Activation::Silu))),
         ],
     };
     Spec {
@@ -100,6 +86,7 @@ pub fn small_spec(s: Small) -> Spec {
         }],
         decoder: Stack {
             layers: (0..s.layers).map(layer).collect(),
+            streams: None,
             final_norm: Some(norm.clone()),
         },
         head: Some(Head {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Grouped-query attention (Ainslie et al. 2023); `n_kv_heads == n_heads` is multi-head, 1 is multi-query.
 ///
 /// Order: products and biases, norms (before), clip, rotation, norms (after), scale, `q . k`, soft cap, ALiBi, mask, softmax, output gate.
+///
+/// Where keys and values are those of an earlier layer (`shared`), only q and the output are computed here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
@@ -33,6 +35,12 @@ pub struct Attention {
     pub mask: Mask,
     /// Norms of q and k.
     pub qk_norm: Option<QkNorm>,
+    /// eps of a root-mean-square norm without weights of every head of v.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v_norm: Option<f32>,
+    /// The layer whose only attention made the keys and values that this one reads: there are none of its own (Brandon et al. 2024).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<u32>,
     /// q, k and v are clamped to this magnitude.
     pub clip: Option<f32>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -168,6 +176,8 @@ impl Attention {
             rope: None,
             mask: Mask::Causal,
             qk_norm: None,
+            v_norm: None,
+            shared: None,
             clip: None,
             softcap: None,
             alibi: None,
@@ -224,6 +234,13 @@ impl Attention {
                 )));
             }
         }
+        if let Some(eps) = self.v_norm
+            && !(eps.is_finite() && eps >= 0.0)
+        {
+            return Err(Error::new(format_args!(
+                "{place}: v_norm is {eps}, expected a finite number >= 0"
+            )));
+        }
         if let Some(clip) = self.clip {
             positive(place, "clip", clip)?;
         }
@@ -239,6 +256,12 @@ impl Attention {
         Ok(())
     }
 
+    /// Whether this one can read the keys and values that `other` made.
+    pub(super) fn reads(&self, other: &Attention) -> bool {
+        let shape = |a: &Attention| (a.n_kv_heads, a.head_dim, a.mask);
+        other.shared.is_none() && shape(self) == shape(other)
+    }
+
     pub(super) fn tensors(
         &self,
         at: impl Fn(Role) -> TensorKey,
@@ -252,14 +275,17 @@ impl Attention {
                 shape,
             })
         };
+        let own = self.shared.is_none();
         push(Role::AttnQ, Shape::matrix(q, hidden));
-        push(Role::AttnK, Shape::matrix(kv, hidden));
-        push(Role::AttnV, Shape::matrix(kv, hidden));
+        if own {
+            push(Role::AttnK, Shape::matrix(kv, hidden));
+            push(Role::AttnV, Shape::matrix(kv, hidden));
+        }
         push(Role::AttnO, Shape::matrix(hidden, q));
         if self.q_bias {
             push(Role::AttnQBias, Shape::Vector(q));
         }
-        if self.kv_bias {
+        if self.kv_bias && own {
             push(Role::AttnKBias, Shape::Vector(kv));
             push(Role::AttnVBias, Shape::Vector(kv));
         }
@@ -273,10 +299,11 @@ impl Attention {
             push(Role::AttnGate, Shape::matrix(q, hidden));
         }
         if let Some(QkNorm { norm, span, .. }) = &self.qk_norm {
-            for (weight, bias, width) in [
+            let both = [
                 (Role::AttnQNorm, Role::AttnQNormBias, q),
                 (Role::AttnKNorm, Role::AttnKNormBias, kv),
-            ] {
+            ];
+            for (weight, bias, width) in both.into_iter().take(1 + usize::from(own)) {
                 let width = match span {
                     NormSpan::Head => self.head_dim,
                     NormSpan::EachHead | NormSpan::Whole => width,

@@ -2,7 +2,7 @@
 
 use super::tensor::{Role, Shape, TensorKey, TensorSpec};
 use super::{bound, finite, is_one, one, within};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A feed-forward network: `down(act(scale * gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
@@ -15,6 +15,10 @@ pub struct Dense {
     pub activation: Activation,
     /// Whether there is a gate.
     pub gated: bool,
+    /// Before the non-linearity a value z of the gate becomes `max(z - (mean + cutoff * deviation), 0)`, with the mean and the standard
+    /// deviation of all its values: it makes the inner vector sparse. Only without biases of gate and up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutoff: Option<f32>,
     /// Whether gate and up have a bias.
     pub up_bias: bool,
     /// Whether down has a bias.
@@ -30,6 +34,8 @@ pub struct Dense {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
+    /// x itself.
+    Identity,
     /// `x * sigmoid(x)`.
     Silu,
     /// `x * Phi(x)` with the error function.
@@ -85,6 +91,7 @@ impl Dense {
             inner,
             activation,
             gated: true,
+            cutoff: None,
             up_bias: false,
             down_bias: false,
             output_gate: false,
@@ -98,6 +105,7 @@ impl Dense {
             inner,
             activation,
             gated: false,
+            cutoff: None,
             up_bias: bias,
             down_bias: bias,
             output_gate: false,
@@ -108,6 +116,14 @@ impl Dense {
     pub(super) fn validate(&self, place: &str) -> Result<()> {
         within(place, "inner", self.inner, bound::INNER)?;
         finite(place, "gate_scale", self.gate_scale)?;
+        if let Some(cutoff) = self.cutoff {
+            finite(place, "cutoff", cutoff)?;
+            if !self.gated || self.up_bias {
+                return Err(Error::new(format_args!(
+                    "{place}: cutoff is {cutoff}, expected none without a gate or with a bias of it"
+                )));
+            }
+        }
         self.activation.validate(place)
     }
 

@@ -1,8 +1,9 @@
 //! Mixtures of experts: a router chooses a few of many feed-forward networks for every token (Shazeer et al. 2017).
 
 use super::dense::Activation;
+use super::norm::Norm;
 use super::tensor::{Role, Shape, TensorKey, TensorSpec};
-use super::{bound, finite, positive, within};
+use super::{bound, finite, is_one, one, positive, within};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +29,16 @@ pub struct Experts {
     pub router: Router,
 }
 
-/// From `logits = matrix x (+ bias)` to the chosen experts and their weights. Of equal scores the expert with the lower index wins.
+/// From `logits = logit_scale * (matrix norm(x)) (+ bias)` to the chosen experts and their weights. Of equal scores the expert with the lower index wins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Router {
+    /// The router reads the block's input behind this norm instead of what the experts read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Norm>,
+    /// Multiplier of the products, before the bias.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub logit_scale: f32,
     /// From logits to scores.
     pub scores: RouterScores,
     /// Whether the logits have a bias.
@@ -47,6 +54,9 @@ pub struct Router {
     pub floor: f32,
     /// Multiplier of the weights.
     pub scale: f32,
+    /// Whether the weight of an expert is multiplied by a stored value of its own as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expert_scales: bool,
     /// Whether the weights multiply the inputs of the experts in place of their outputs.
     pub scales_input: bool,
 }
@@ -91,6 +101,8 @@ impl Router {
     /// A router without biases and groups.
     pub fn new(scores: RouterScores, normalize: bool) -> Router {
         Router {
+            norm: None,
+            logit_scale: 1.0,
             scores,
             bias: false,
             correction: false,
@@ -98,6 +110,7 @@ impl Router {
             normalize,
             floor: 0.0,
             scale: 1.0,
+            expert_scales: false,
             scales_input: false,
         }
     }
@@ -135,6 +148,10 @@ impl Experts {
         let router = &self.router;
         finite(place, "router.scale", router.scale)?;
         finite(place, "router.floor", router.floor)?;
+        finite(place, "router.logit_scale", router.logit_scale)?;
+        if let Some(norm) = &router.norm {
+            norm.validate(&format!("{place}: router.norm"))?;
+        }
         if let RouterScores::SparseMixer { jitter } = router.scores {
             finite(place, "router.jitter", jitter)?;
         }
@@ -170,6 +187,11 @@ impl Experts {
                 self.router.correction,
                 Shape::Vector(count),
             ),
+            (
+                Role::RouterExpertScales,
+                self.router.expert_scales,
+                Shape::Vector(count),
+            ),
             (Role::ExpertGate, true, stack(inner, hidden)),
             (Role::ExpertUp, true, stack(inner, hidden)),
             (Role::ExpertDown, true, stack(hidden, inner)),
@@ -194,6 +216,9 @@ impl Experts {
                 let key = at(role);
                 out.push(TensorSpec { key, shape });
             }
+        }
+        if let Some(norm) = &self.router.norm {
+            norm.tensors(at(Role::RouterNorm), Role::RouterNormBias, hidden, out);
         }
     }
 }

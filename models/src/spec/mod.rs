@@ -4,7 +4,7 @@
 //! runs one or more **branches** on the same (normed) input, adds their outputs up, and adds the sum to the stream:
 //!
 //! ```text
-//! h = pre(x);  y = sum over branches of scale * op(branch.pre(h));  x = out(x + scale * post(y))
+//! h = pre(x);  y = sum over branches of scale * branch.post(op(branch.pre(h)));  x = stream_scale * out(x + scale * post(y))
 //! ```
 //!
 //! Llama is two blocks of one branch (attention; dense). A parallel residual is one block of two branches. Experts with a
@@ -22,8 +22,12 @@ mod embedding;
 mod experts;
 mod latent;
 mod norm;
+mod per_layer;
 mod scan;
+mod streams;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
 pub use conv::{Convolution, ShortConv};
@@ -33,7 +37,9 @@ pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
 pub use experts::{Experts, Groups, Router, RouterScores};
 pub use latent::{Latent, LowRank};
 pub use norm::{Norm, NormKind};
+pub use per_layer::{PerLayer, PerLayerInputs};
 pub use scan::{Gate, SelectiveScan, StateSpace};
+pub use streams::{Injection, Streams};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
 
 use crate::error::{Error, Result};
@@ -60,6 +66,7 @@ pub(crate) mod bound {
     pub const EXPERTS: u32 = 1 << 12;
     pub const CONTEXT: u32 = 1 << 28;
     pub const ROPES: usize = 64;
+    pub const STREAMS: u32 = 16;
 }
 
 /// A whole model.
@@ -100,6 +107,9 @@ pub struct Embed {
     pub positions: Option<Positions>,
     /// A norm of the sum.
     pub norm: Option<Norm>,
+    /// Vectors of single layers beside the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_layer: Option<PerLayerInputs>,
 }
 
 /// Learned positions: position t adds row `t + offset` of a table.
@@ -124,6 +134,7 @@ impl Embed {
             bias: false,
             positions: None,
             norm: None,
+            per_layer: None,
         }
     }
 
@@ -150,10 +161,13 @@ impl Embed {
                 ));
             }
         }
+        if let Some(per_layer) = &self.per_layer {
+            per_layer.validate()?;
+        }
         self.norm.iter().try_for_each(|n| n.validate("embed.norm"))
     }
 
-    fn tensors(&self, vocab: u32, hidden: u32, out: &mut Vec<TensorSpec>) {
+    fn tensors(&self, vocab: u32, hidden: u32, layers: usize, out: &mut Vec<TensorSpec>) {
         let mut push = |role, shape| {
             out.push(TensorSpec {
                 key: TensorKey::model(role),
@@ -175,6 +189,9 @@ impl Embed {
             let key = TensorKey::model(Role::EmbedNorm);
             norm.tensors(key, Role::EmbedNormBias, hidden, out);
         }
+        if let Some(per_layer) = &self.per_layer {
+            per_layer.tensors(hidden, layers, out);
+        }
     }
 }
 
@@ -185,6 +202,9 @@ pub struct Stack {
     /// The layers, first to last; stored as kinds of layers and their order.
     #[serde(with = "crate::layers")]
     pub layers: Vec<Layer>,
+    /// Several residual streams beside each other; none: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<Streams>,
     /// The norm after the last layer.
     pub final_norm: Option<Norm>,
 }
@@ -197,7 +217,16 @@ pub struct Layer {
     pub blocks: Vec<Block>,
 }
 
-/// One step of the residual stream: `x = out(x + scale * post(sum of branches(pre(x))))`.
+impl Layer {
+    /// Every operation of the layer that has a cache, in order.
+    fn caching(&self) -> impl Iterator<Item = &Op> {
+        let branches = self.blocks.iter().flat_map(|b| &b.branches);
+        let ops = branches.map(|b| &b.op);
+        ops.filter(|op| matches!(op, Op::Attention(_) | Op::Latent(_)))
+    }
+}
+
+/// One step of the residual stream: `x = stream_scale * out(x + scale * post(sum of branches(pre(x))))`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
@@ -211,6 +240,9 @@ pub struct Block {
     pub scale: f32,
     /// Norm of the stream itself after the sum has joined it (Vaswani et al. 2017).
     pub out: Option<Norm>,
+    /// Multiplier of the stream itself, at the end.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stream_scale: f32,
 }
 
 impl Block {
@@ -222,6 +254,7 @@ impl Block {
             post: None,
             scale: 1.0,
             out: None,
+            stream_scale: 1.0,
         }
     }
 }
@@ -234,7 +267,10 @@ pub struct Branch {
     pub pre: Option<Norm>,
     /// The operation.
     pub op: Op,
-    /// Multiplier of its output.
+    /// A norm of its output alone, before it joins the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Norm>,
+    /// Multiplier of what joins the sum.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub scale: f32,
 }
@@ -245,6 +281,7 @@ impl Branch {
         Branch {
             pre: None,
             op,
+            post: None,
             scale: 1.0,
         }
     }
@@ -279,6 +316,10 @@ pub enum Op {
     StateSpace(StateSpace),
     /// Linear attention whose state corrects what it holds under a key.
     DeltaRule(DeltaRule),
+    /// What a layer makes of its own vector of [`Embed::per_layer`].
+    PerLayer(PerLayer),
+    /// What the branch reads, unchanged.
+    Pass,
 }
 
 /// From the last hidden vector to logits: `softcap(scale * (head(project(x)) + bias))`.
@@ -374,8 +415,11 @@ impl Spec {
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut out = Vec::new();
         let hidden = self.hidden;
-        self.embed.tensors(self.vocab_size, hidden, &mut out);
-        for (l, layer) in self.decoder.layers.iter().enumerate() {
+        let layers = &self.decoder.layers;
+        self.embed
+            .tensors(self.vocab_size, hidden, layers.len(), &mut out);
+        let width = self.embed.per_layer.as_ref().map_or(0, |p| p.width);
+        for (l, layer) in layers.iter().enumerate() {
             for (b, block) in layer.blocks.iter().enumerate() {
                 if let Some(norm) = &block.pre {
                     norm.tensors(
@@ -399,6 +443,11 @@ impl Spec {
                         Op::SelectiveScan(s) => s.tensors(at, hidden, &mut out),
                         Op::StateSpace(s) => s.tensors(at, hidden, &mut out),
                         Op::DeltaRule(d) => d.tensors(at, hidden, &mut out),
+                        Op::PerLayer(p) => p.tensors(at, hidden, width, &mut out),
+                        Op::Pass => {}
+                    }
+                    if let Some(norm) = &branch.post {
+                        norm.tensors(at(Role::PostNorm), Role::PostNormBias, hidden, &mut out);
                     }
                 }
                 if let Some(norm) = &block.post {
@@ -418,6 +467,9 @@ impl Spec {
                     );
                 }
             }
+        }
+        if let Some(streams) = &self.decoder.streams {
+            streams.tensors(hidden, layers.len(), width, &mut out);
         }
         if let Some(norm) = &self.decoder.final_norm {
             norm.tensors(
@@ -474,6 +526,9 @@ impl Stack {
         if let Some(norm) = &self.final_norm {
             norm.validate("final_norm")?;
         }
+        if let Some(streams) = &self.streams {
+            streams.validate(spec.embed.per_layer.is_some())?;
+        }
         for (l, layer) in self.layers.iter().enumerate() {
             if layer.blocks.is_empty() || layer.blocks.len() > bound::BLOCKS {
                 return Err(Error::new(format_args!(
@@ -485,6 +540,7 @@ impl Stack {
             for (b, block) in layer.blocks.iter().enumerate() {
                 let place = format!("layers.{l}.blocks.{b}");
                 finite(&place, "scale", block.scale)?;
+                finite(&place, "stream_scale", block.stream_scale)?;
                 for norm in [&block.pre, &block.post, &block.out].into_iter().flatten() {
                     norm.validate(&place)?;
                 }
@@ -498,11 +554,14 @@ impl Stack {
                 for (r, branch) in block.branches.iter().enumerate() {
                     let place = format!("{place}.branches.{r}");
                     finite(&place, "scale", branch.scale)?;
-                    if let Some(norm) = &branch.pre {
+                    for norm in [&branch.pre, &branch.post].into_iter().flatten() {
                         norm.validate(&place)?;
                     }
                     match &branch.op {
-                        Op::Attention(a) => a.validate(&place, &spec.ropes)?,
+                        Op::Attention(a) => {
+                            a.validate(&place, &spec.ropes)?;
+                            self.check_shared(&place, l, a)?;
+                        }
                         Op::Latent(l) => l.validate(&place, &spec.ropes)?,
                         Op::Dense(d) => d.validate(&place)?,
                         Op::Experts(e) => e.validate(&place)?,
@@ -510,11 +569,35 @@ impl Stack {
                         Op::SelectiveScan(s) => s.validate(&place)?,
                         Op::StateSpace(s) => s.validate(&place)?,
                         Op::DeltaRule(d) => d.validate(&place)?,
+                        Op::PerLayer(p) if spec.embed.per_layer.is_some() => p.validate(&place)?,
+                        Op::Pass => {}
+                        Op::PerLayer(_) => {
+                            return Err(Error::new(format_args!(
+                                "{place}: per_layer, but the embedding makes no vectors of layers"
+                            )));
+                        }
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Checks that the keys and values that an attention of layer `l` shares are there and fit.
+    fn check_shared(&self, place: &str, l: usize, a: &Attention) -> Result<()> {
+        let Some(from) = a.shared.map(|from| from as usize) else {
+            return Ok(());
+        };
+        let earlier = self.layers[..l].get(from);
+        match earlier
+            .map(|layer| layer.caching().collect::<Vec<_>>())
+            .as_deref()
+        {
+            Some([Op::Attention(other)]) if a.reads(other) => Ok(()),
+            _ => Err(Error::new(format_args!(
+                "{place}: shared is {from}, expected an earlier layer whose only attention has keys and values of its own in the same shape and with the same mask"
+            ))),
+        }
     }
 }
 

@@ -85,6 +85,23 @@ pub enum Role {
     Skip = 190,
     GateNorm = 191,
     GateNormBias = 192,
+    RouterNorm = 230,
+    RouterNormBias = 231,
+    RouterExpertScales = 232,
+    PerLayerEmbedding = 233,
+    PerLayerProjection = 234,
+    PerLayerNorm = 235,
+    PerLayerNormBias = 236,
+    PerLayerGate = 237,
+    PerLayerOutput = 238,
+    StreamProjection = 240,
+    StreamUnprojection = 241,
+    StreamRouterNorm = 242,
+    StreamRouterNormBias = 243,
+    StreamRouter = 244,
+    StreamPrediction = 245,
+    StreamCorrection = 246,
+    StreamWeight = 247,
 }
 
 impl Role {
@@ -170,6 +187,23 @@ impl Role {
         Role::Skip,
         Role::GateNorm,
         Role::GateNormBias,
+        Role::RouterNorm,
+        Role::RouterNormBias,
+        Role::RouterExpertScales,
+        Role::PerLayerEmbedding,
+        Role::PerLayerProjection,
+        Role::PerLayerNorm,
+        Role::PerLayerNormBias,
+        Role::PerLayerGate,
+        Role::PerLayerOutput,
+        Role::StreamProjection,
+        Role::StreamUnprojection,
+        Role::StreamRouterNorm,
+        Role::StreamRouterNormBias,
+        Role::StreamRouter,
+        Role::StreamPrediction,
+        Role::StreamCorrection,
+        Role::StreamWeight,
     ];
 
     /// The number in the file.
@@ -217,8 +251,13 @@ impl TensorKey {
 
     /// A tensor of one of the projections of an embedding.
     pub fn projection(index: usize, role: Role) -> Self {
+        Self::layer(index, role)
+    }
+
+    /// A tensor of a whole layer of the decoder stack.
+    pub fn layer(layer: usize, role: Role) -> Self {
         TensorKey {
-            layer: index as u32,
+            layer: layer as u32,
             ..Self::model(role)
         }
     }
