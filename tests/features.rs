@@ -67,13 +67,15 @@ pub fn sees(name: &str, edits: &[Edit]) {
     }
 }
 
-fn each_block(spec: &mut Spec, mut f: impl FnMut(&mut Block)) {
+/// Changes every block.
+pub fn each_block(spec: &mut Spec, mut f: impl FnMut(&mut Block)) {
     for layer in &mut spec.decoder.layers {
         layer.blocks.iter_mut().for_each(&mut f);
     }
 }
 
-fn each_attention(spec: &mut Spec, mut f: impl FnMut(&mut Attention)) {
+/// Changes every attention.
+pub fn each_attention(spec: &mut Spec, mut f: impl FnMut(&mut Attention)) {
     each_block(spec, |block| {
         for branch in &mut block.branches {
             if let Op::Attention(a) = &mut branch.op {
@@ -83,7 +85,8 @@ fn each_attention(spec: &mut Spec, mut f: impl FnMut(&mut Attention)) {
     });
 }
 
-fn each_dense(spec: &mut Spec, mut f: impl FnMut(&mut Dense)) {
+/// Changes every feed-forward network.
+pub fn each_dense(spec: &mut Spec, mut f: impl FnMut(&mut Dense)) {
     each_block(spec, |block| {
         for branch in &mut block.branches {
             if let Op::Dense(d) = &mut branch.op {

@@ -392,3 +392,56 @@ fn the_large_goldens_agree_too() {
     );
     assert!(compared > 0);
 }
+
+/// A text model inside a checkpoint of a model that also sees and hears, in the form in which such checkpoints are published: other names,
+/// the configuration one level down, widths of full layers by keys of their own, tensors of layers that do not use them.
+#[test]
+fn the_text_part_of_a_larger_checkpoint_is_the_same_model() {
+    for (name, outer) in [
+        ("gemma3n_text", "gemma3n"),
+        ("gemma4_text_moe", "gemma4"),
+        ("gemma4_text_ple", "gemma4"),
+    ] {
+        let (from, scratch) = (goldens().join(name), tempfile::tempdir().unwrap());
+        let json = |file: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(from.join(file)).unwrap()).unwrap()
+        };
+        let mut text = json("config.json");
+        if let Some(layers) = text.as_object_mut().unwrap().remove("per_layer_config") {
+            text["global_head_dim"] = layers["1"]["head_dim"].clone();
+            let kv_heads = layers["1"].get("num_key_value_heads");
+            text["num_global_key_value_heads"] = kv_heads.cloned().unwrap_or(Value::Null);
+        }
+        let config = serde_json::json!({
+            "model_type": outer, "text_config": text, "vision_config": {"hidden_size": 8},
+            "audio_config": {"hidden_size": 8}, "image_token_id": 7, "audio_token_id": 8
+        });
+        let mut weights = json("weights.json");
+        let tensors = weights["tensors"].as_array_mut().unwrap();
+        for tensor in tensors.iter_mut() {
+            let own = tensor["name"].as_str().unwrap().to_owned();
+            let below = own.strip_prefix("model.").unwrap();
+            tensor["name"] = format!("model.language_model.{below}").into();
+            tensor["key"] = own.into();
+        }
+        let mut others = vec!["vision_tower.patch", "embed_audio.norm"];
+        if name != "gemma4_text_moe" {
+            others.push("language_model.layers.5.self_attn.k_proj");
+        }
+        for other in others {
+            tensors.push(
+                serde_json::json!({"name": format!("model.{other}.weight"), "shape": [4],
+                "dtype": "F32", "recipe": {"kind": "constant", "value": 1.0}}),
+            );
+        }
+        let folder = scratch.path().join("compact");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        std::fs::write(folder.join("weights.json"), weights.to_string()).unwrap();
+        let out = scratch.path().join("folder");
+        assert!(materialise(&folder, &out, false));
+        if let Err(e) = check_folder(&out, &read_golden(&from)) {
+            panic!("{name}: {e}");
+        }
+    }
+}

@@ -28,6 +28,8 @@ pub const FAMILIES: &[Family] = &[
     crate::falcon::FAMILY,
     crate::falcon_h1::FAMILY,
     crate::gemma::FAMILY,
+    crate::gemma3n::FAMILY,
+    crate::gemma4::FAMILY,
     crate::glm::FAMILY,
     crate::glm_moe::FAMILY,
     crate::gpt2::FAMILY,

@@ -23,6 +23,7 @@ pub mod spec;
 
 mod nested;
 mod prelude;
+mod quantile;
 
 mod apertus;
 mod arcee;
@@ -35,6 +36,8 @@ mod exaone;
 mod falcon;
 mod falcon_h1;
 mod gemma;
+mod gemma3n;
+mod gemma4;
 mod glm;
 mod glm_moe;
 mod gpt2;

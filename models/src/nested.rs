@@ -3,12 +3,13 @@
 use crate::prelude::*;
 
 /// Prefixes of tensors that are no part of the text model.
-const OTHER_PARTS: [&str; 6] = [
+const OTHER_PARTS: [&str; 7] = [
     "vision_tower.",
     "vision_model.",
     "visual.",
     "audio_tower.",
     "multi_modal_projector.",
+    "embed_audio.",
     "embed_vision.",
 ];
 
