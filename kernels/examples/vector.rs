@@ -70,6 +70,55 @@ fn attention(scores: bool, kv: KvType, n_q: usize, positions: usize, dim: usize)
     }
 }
 
+/// One token of a scan of 64 channels with `state` elements each; the work is elements of the state.
+fn scan(selective: bool, state: usize) -> Case {
+    const CHANNELS: usize = 64;
+    let size = CHANNELS * state;
+    // The state stays bounded: rates are below zero, and what is added is small.
+    let rate: Vec<f32> = data(size).iter().map(|x| -x.abs() - 0.1).collect();
+    let (x, step) = (data(CHANNELS), vec![0.5; CHANNELS]);
+    let (b, c, mut s, mut y) = (
+        data(state),
+        data(state),
+        vec![0.0; size],
+        vec![0.0; CHANNELS],
+    );
+    let run: Box<dyn FnMut(&Kernels)> = match selective {
+        true => Box::new(move |k| {
+            k.selective_scan(&mut s, &rate, (&step, &step), &x, (&b, &c), &mut y);
+        }),
+        false => Box::new(move |k| k.head_scan(&mut s, (0.5, 0.9, 1.0), &x, (&b, &c), &mut y)),
+    };
+    let what = if selective {
+        "selective_scan"
+    } else {
+        "head_scan"
+    };
+    Case {
+        name: format!("{what} {CHANNELS} x {state}"),
+        bytes: 4 * size * if selective { 3 } else { 2 },
+        work: size,
+        run,
+    }
+}
+
+/// One token of a convolution of 256 channels; the work is multiply-adds.
+fn convolution(taps: usize) -> Case {
+    const CHANNELS: usize = 256;
+    let (window, weight) = (data(taps * CHANNELS), data(taps * CHANNELS));
+    let (bias, mut out, mut first) = (data(CHANNELS), vec![0.0; CHANNELS], 0);
+    let run = move |k: &Kernels| {
+        first = (first + 1) % taps;
+        k.convolve(&window, first, &weight, CHANNELS, Some(&bias), &mut out);
+    };
+    Case {
+        name: format!("convolve {CHANNELS} x {taps}"),
+        bytes: 4 * CHANNELS * (2 * taps + 2),
+        work: CHANNELS * taps,
+        run: Box::new(run),
+    }
+}
+
 fn cases() -> Vec<Case> {
     let mut all = vec![
         vector("rms_norm", 3, |k, a, b, x| k.rms_norm(a, Some(b), 1e-5, x)),
@@ -99,6 +148,8 @@ fn cases() -> Vec<Case> {
             x[0] = k.all_finite(a) as u32 as f32
         }),
     ];
+    all.extend([scan(true, 16), scan(false, 16), scan(false, 128)]);
+    all.extend([convolution(3), convolution(4)]);
     for scores in [true, false] {
         for kv in KvType::ALL {
             for (n_q, positions) in [(1, 1024), (4, 1024), (8, 512), (64, 512), (4, 65536)] {

@@ -101,8 +101,16 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         gate_scale: mlp_gate as f32,
         ..Dense::gated(config.u32("intermediate_size")?, act)
     };
-    // Which kernels compute the scan, and of how many positions logits are computed.
-    config.ignore(&["mamba_chunk_size", "num_logits_to_keep", "mamba_use_mlp"]);
+    if config.get("sliding_window").is_some() {
+        return Err(config.unsupported("sliding_window", "null"));
+    }
+    // Which kernels compute the scan, of how many positions logits are computed, a factor that became intermediate_size.
+    config.ignore(&[
+        "mamba_chunk_size",
+        "mamba_use_mlp",
+        "mlp_expansion_factor",
+        "num_logits_to_keep",
+    ]);
     let mut frame = Frame::new(norm.clone());
     frame.embed = Embed::scaled(multiplier("embedding_multiplier")? as f32);
     frame.head.scale = multiplier("lm_head_multiplier")? as f32;

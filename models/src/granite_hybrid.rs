@@ -45,7 +45,10 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         gate: Gate::NormAfter(norm.clone()),
         ..StateSpace::new(conv, step_limit(config)?)
     };
-    check_heads(config, &scan, "mamba_n_heads", inner)?;
+    let attends = |l: usize| KINDS[2..].contains(&types[l]);
+    if !(0..s.layers).all(attends) {
+        check_heads(config, &scan, "mamba_n_heads", inner)?;
+    }
     let experts = match config.opt_u32("num_local_experts")?.unwrap_or(0) {
         0 => {
             config.ignore(&["num_experts_per_tok", "intermediate_size"]);
@@ -89,7 +92,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     };
     b.decoder(&s, &LLAMA, frame, |layer, l| {
         layer.block(&norm, "input_layernorm")?;
-        match KINDS[2..].contains(&types[l]) {
+        match attends(l) {
             true => layer.attention(attention.clone(), &LLAMA_ATTENTION)?,
             false => layer.state_space(scan.clone(), "mamba", [1.0; 3])?,
         }

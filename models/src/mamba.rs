@@ -42,6 +42,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         "chunk_size",
         "d_inner",
         "d_model",
+        "num_logits_to_keep",
         "fused_add_norm",
         "pad_vocab_size_multiple",
         "rescale_prenorm_residual",
@@ -59,7 +60,14 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let b = Builder::new(config, tensors);
     let frame = Frame::new(norm.clone());
     if config.opt_str("model_type")? == Some("mamba2") {
-        config.ignore(&["time_step_rank"]);
+        // The rank of the steps of the older kind; the gate comes before the norm whatever is said, as transformers computes it.
+        config.ignore(&["time_step_rank", "norm_before_gate"]);
+        if config
+            .opt_u32("intermediate_size")?
+            .is_some_and(|n| n != expanded)
+        {
+            return Err(config.unsupported("intermediate_size", &expanded.to_string()));
+        }
         let scan = StateSpace {
             heads: config.u32("num_heads")?,
             head_dim: config.u32("head_dim")?,

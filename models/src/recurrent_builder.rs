@@ -220,6 +220,63 @@ fn by_groups(channels: u32, state: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn with<R>(config: serde_json::Value, f: impl Fn(&Config) -> Result<R>) -> Result<R> {
+        let map = config.as_object().unwrap();
+        f(&Config::new(Origin::HuggingFace, "config.json", map))
+    }
+
+    #[test]
+    fn limits_of_the_step() {
+        let read = |value| with(json!({"time_step_limit": value}), step_limit);
+        let infinity = json!({"__float__": "Infinity"});
+        assert_eq!(read(json!(null)).unwrap(), (0.0, None));
+        assert_eq!(read(json!([0.5, infinity])).unwrap(), (0.5, None));
+        assert_eq!(read(json!([0, 0.25])).unwrap(), (0.0, Some(0.25)));
+        let nan = json!({"__float__": "NaN"});
+        for bad in [
+            json!([]),
+            json!([0.0]),
+            json!([0.0, nan]),
+            json!([infinity, 1.0]),
+        ] {
+            let e = read(bad).unwrap_err().to_string();
+            assert!(e.contains("time_step_limit is ["), "{e}");
+        }
+    }
+
+    #[test]
+    fn widths_of_mixers() {
+        let read = |value| with(json!({"expand": value}), |c| mixer_width(c, "expand", 6));
+        assert_eq!(read(json!(null)).unwrap(), 12);
+        assert_eq!(read(json!(1.5)).unwrap(), 9);
+        for bad in [json!(0), json!(-2), json!(1.3), json!(1e300), json!("2")] {
+            let e = read(bad).unwrap_err().to_string();
+            assert!(e.contains("expand is "), "{e}");
+        }
+        let conv = Convolution {
+            kernel: 4,
+            bias: true,
+            silu: true,
+        };
+        let heads = |n| {
+            let scan = StateSpace {
+                heads: n,
+                head_dim: 1 << 20,
+                ..StateSpace::new(conv, (0.0, None))
+            };
+            let config = json!({"num_heads": n});
+            with(config, |c| check_heads(c, &scan, "num_heads", 1 << 21))
+        };
+        heads(2).unwrap();
+        // 2^32 times more channels than 2^21 are not as many.
+        let e = heads((1 << 12) + 2).unwrap_err().to_string();
+        assert!(
+            e.contains("num_heads is 4098, expected heads of 1048576"),
+            "{e}"
+        );
+    }
 
     #[test]
     fn groups_of_sixteen_channels() {

@@ -31,7 +31,7 @@ fn a_convolution_is_its_definition_on_every_table() {
     tables.push(scalar());
     let mut r = Random(21);
     let mut buffers: [Guarded; 4] = std::array::from_fn(|_| Guarded::new(4 * 6000));
-    for n in (0..100).chain([255, 256, 257]) {
+    for n in (1..100).chain([255, 256, 257]) {
         for taps in [1, 2, 3, 4, 7] {
             for kind in KINDS {
                 let (first, stride) = (r.below(taps), n + r.below(3));
