@@ -185,15 +185,15 @@ fn with_rounding_noise(file: &ModelFile, seed: u64) -> Arc<ModelFile> {
     })
 }
 
-fn has_experts(file: &ModelFile) -> bool {
-    let tensors = file.spec().tensors();
-    tensors.iter().any(|t| t.key.role == Role::ExpertDown)
+fn has(file: &ModelFile, role: Role) -> bool {
+    file.spec().tensors().iter().any(|t| t.key.role == role)
 }
 
 /// The divergence of q8 from f32 stays below a thousandth of the variance of the logits. Where a golden is so narrow or so sharp that it does not,
 /// the golden itself says what to expect: noise on the weights of the size of their rounding. q8 rounds activations as well, which doubles the
 /// variance of the noise and so the divergence; another factor of two is for the luck of one draw over 41 positions. With experts the worst of 16
-/// draws counts.
+/// draws counts. What a scan returns is a product of several activations, whose greatest of 32 values is twice as far from their mean size as that
+/// of the weights (mean square 23 to 28 times the mean of squares, against 6): its rounding adds four times the variance in place of once.
 #[test]
 fn int8_weights_change_little() {
     let mut wrong = Vec::new();
@@ -210,8 +210,13 @@ fn int8_weights_change_little() {
                 divergence(&exact, &noisy).0
             };
             // Which experts a token goes to is a step function of the noise: what one flip costs shows only in some draws.
-            let draws = if has_experts(&file) { 1..=16 } else { 1..=1 };
-            bound = 4.0 * draws.map(draw).fold(0.0, f64::max);
+            let draws = if has(&file, Role::ExpertDown) {
+                1..=16
+            } else {
+                1..=1
+            };
+            let roundings = if has(&file, Role::Rate) { 5.0 } else { 2.0 };
+            bound = 2.0 * roundings * draws.map(draw).fold(0.0, f64::max);
             println!("{name}: {kl:.2e}; noise of that size allows {bound:.2e}");
         }
         if kl.is_nan() || kl > bound {
