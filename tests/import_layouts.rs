@@ -1,7 +1,7 @@
 //! How foreign tensors may lie: experts in blocks of 4-bit floats have the values of the format's definition, and files that break it are refused;
-//! layers behind the last one are left out.
+//! layers behind the last one are left out; a text model may be a part of another.
 
-use crate::golden::{goldens, import_folder};
+use crate::golden::{check_causal, engine, goldens, import_folder, read_golden};
 use crate::import::options;
 use crate::import_hazards::{check, refusal};
 use crate::materialise::materialise;
@@ -12,16 +12,19 @@ use quern_models::spec::{Role, Shape};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// The header of a safetensors file.
+type Header = Map<String, Value>;
+
 const GATE_UP: &str = "model.layers.0.mlp.experts.gate_up_proj";
 
 /// A folder of the golden with blocks whose header and data were changed.
-fn edited(change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>)) -> tempfile::TempDir {
+fn edited(change: impl FnOnce(&mut Header, &mut Vec<u8>)) -> tempfile::TempDir {
     edited_golden("gpt_oss_mxfp4", change)
 }
 
 fn edited_golden(
     golden: &str,
-    change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>),
+    change: impl FnOnce(&mut Header, &mut Vec<u8>),
 ) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     assert!(materialise(&goldens().join(golden), folder.path(), false));
@@ -35,7 +38,7 @@ fn edited_golden(
     folder
 }
 
-fn read(path: &Path) -> (Map<String, Value>, Vec<u8>) {
+fn read(path: &Path) -> (Header, Vec<u8>) {
     let bytes = std::fs::read(path).unwrap();
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
@@ -43,7 +46,7 @@ fn read(path: &Path) -> (Map<String, Value>, Vec<u8>) {
 }
 
 /// Where the bytes of a tensor are.
-fn place(header: &Map<String, Value>, name: &str) -> std::ops::Range<usize> {
+fn place(header: &Header, name: &str) -> std::ops::Range<usize> {
     let offsets = &header[name]["data_offsets"];
     let at = |i: usize| offsets[i].as_u64().unwrap() as usize;
     at(0)..at(1)
@@ -103,7 +106,7 @@ fn values_are_those_of_the_format() {
 fn files_that_break_the_format() {
     let scales = format!("{GATE_UP}_scales");
     let blocks = format!("{GATE_UP}_blocks");
-    let refuse = |word: &str, change: &dyn Fn(&mut Map<String, Value>, &mut Vec<u8>)| {
+    let refuse = |word: &str, change: &dyn Fn(&mut Header, &mut Vec<u8>)| {
         let folder = edited(change);
         check(&refusal(folder.path(), Quant::Keep), word);
     };
@@ -190,4 +193,28 @@ fn layers_that_predict_further_tokens_are_left_out_and_said_so() {
     let folder = with("model.layers.4.eh_proj.weight");
     let refused = refusal(folder.path(), Quant::Keep);
     check(&refused, "no use for: \"model.layers.4.eh_proj.weight\"");
+}
+
+/// Checkpoints that also see keep the text model under names and in a configuration of its own.
+#[test]
+fn text_models_inside_others() {
+    for (golden, outer) in [("llama4_text", "llama4"), ("mistral4", "mistral3")] {
+        let folder = edited_golden(golden, |header, data| {
+            let names: Vec<String> = header.keys().cloned().collect();
+            for name in names.iter().filter(|n| *n != "__metadata__") {
+                let entry = header.remove(name).unwrap();
+                header.insert(format!("language_model.{name}"), entry);
+            }
+            let end = data.len();
+            data.extend([0; 4]);
+            let entry = json!({"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]});
+            header.insert("multi_modal_projector.linear_1.weight".into(), entry);
+        });
+        let path = folder.path().join("config.json");
+        let text: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let config = json!({"model_type": outer, "text_config": text, "vision_config": {}});
+        std::fs::write(&path, config.to_string()).unwrap();
+        let file = import_folder(folder.path(), Quant::Keep).unwrap();
+        check_causal(&mut engine(file, 2), &read_golden(&goldens().join(golden))).unwrap();
+    }
 }

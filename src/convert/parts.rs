@@ -208,10 +208,19 @@ pub fn runs<'a>(parts: &'a [Part<'a>], first: u64, count: u64) -> impl Iterator<
                             u64::from(l.iter().max().copied().unwrap_or(low)),
                         )
                     };
-                    // Pieces of a panel at least, so that a span is never much more than what is needed.
-                    for piece in list.chunks(PANEL_ROWS) {
+                    // Pieces of a panel at least, so that a span is never much more than what is needed. Columns cost a read for every
+                    // value of one, however many are read together.
+                    let dense = |l: &[u32]| {
+                        let (low, high) = bounds(l);
+                        high - low < 4 * l.len() as u64
+                    };
+                    let length = match part.form {
+                        Form::Columns(_) if dense(list) => list.len(),
+                        _ => PANEL_ROWS,
+                    };
+                    for piece in list.chunks(length) {
                         let (low, high) = bounds(piece);
-                        if high - low < 4 * piece.len() as u64 {
+                        if dense(piece) {
                             out.push(Run {
                                 part,
                                 rows: Picked::List(piece, low, high),

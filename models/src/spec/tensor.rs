@@ -316,7 +316,7 @@ impl std::fmt::Display for TensorKey {
 pub enum Shape {
     /// A vector of f32 values: norm weights, biases.
     Vector(u32),
-    /// `count` matrices of `rows` x `cols` one after another (count is 1 but for experts); `rows` outputs, `cols` inputs.
+    /// `count` matrices of `rows` x `cols` one after another (count is 1 but for experts and heads); `rows` outputs, `cols` inputs.
     Matrix {
         /// Matrices one after another.
         count: u32,
