@@ -46,6 +46,25 @@ fn vector(name: &str, streams: usize, f: fn(&Kernels, &[f32], &[f32], &mut [f32]
     }
 }
 
+/// Some steps of the delta rule on a state of 128 x 128; the work is elements of the state times steps.
+fn delta_rule(steps: usize) -> Case {
+    const DIM: usize = 128;
+    // Unit keys, and less is kept than could grow.
+    let unit: Vec<f32> = data(steps * DIM).iter().map(|x| x / 20.0).collect();
+    let (v, gates) = (data(steps * DIM), vec![0.5; steps]);
+    let (mut state, mut out) = (vec![0.0; DIM * DIM], vec![0.0; steps * DIM]);
+    let run = move |k: &Kernels| {
+        let (v, out) = ((&v[..], DIM), &mut out);
+        k.delta_rule(&mut state, (DIM, DIM), &unit, &unit, v, &gates, &gates, out);
+    };
+    Case {
+        name: format!("delta_rule {steps} x {DIM} x {DIM}"),
+        bytes: 4 * DIM * DIM * 3 * steps,
+        work: DIM * DIM * steps,
+        run: Box::new(run),
+    }
+}
+
 /// Scores or values of `n_q` queries over `positions` of a cache with heads of `dim`.
 fn attention(scores: bool, kv: KvType, n_q: usize, positions: usize, dim: usize) -> Case {
     let cache = vec![0x2c; positions * dim * kv.bytes()];
@@ -150,6 +169,7 @@ fn cases() -> Vec<Case> {
     ];
     all.extend([scan(true, 16), scan(false, 16), scan(false, 128)]);
     all.extend([convolution(3), convolution(4)]);
+    all.extend([delta_rule(1), delta_rule(32)]);
     for scores in [true, false] {
         for kv in KvType::ALL {
             for (n_q, positions) in [(1, 1024), (4, 1024), (8, 512), (64, 512), (4, 65536)] {
