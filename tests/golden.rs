@@ -56,7 +56,8 @@ pub fn engine(file: Arc<ModelFile>, threads: usize) -> Engine {
     Engine::new(model, quern_kernels::best(), Team::new(threads).unwrap())
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+/// A list of ids.
+pub fn ids(value: &Value) -> Vec<u32> {
     value
         .as_array()
         .unwrap()

@@ -55,8 +55,13 @@ impl Tensor {
 pub fn tensors(family: &str) -> Vec<Tensor> {
     let folder = tempfile::tempdir().unwrap();
     materialise(family, false, folder.path());
+    tensors_in(folder.path())
+}
+
+/// All tensors of the safetensors files in a folder, if there is one.
+pub fn tensors_in(folder: &Path) -> Vec<Tensor> {
     let mut out = Vec::new();
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "safetensors") {
             let bytes = std::fs::read(path).unwrap();

@@ -9,6 +9,8 @@ mod features;
 mod foreign_files;
 mod format;
 mod forward;
+mod gguf;
+mod gguf_writer;
 mod golden;
 mod golden_folders;
 mod import;

@@ -18,7 +18,6 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let dense = Dense::plain(config.u32("intermediate_size")?, act, mlp_bias);
     let mlp = DenseNames::Plain(["mlp.up_proj", "mlp.down_proj"]);
     let mut b = Builder::new(config, tensors);
-    b.interleaved = b.interleaved_by_origin();
     let attention = Attention {
         q_bias: bias,
         kv_bias: bias,

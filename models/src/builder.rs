@@ -472,11 +472,6 @@ impl<'a> Builder<'a> {
         DecoderNames { root, ..*names }
     }
 
-    /// Whether the rotary rows of a format's llama tensors are interleaved pairs: GGUF converters and llama2.c store them so.
-    pub fn interleaved_by_origin(&self) -> bool {
-        self.origin != Origin::HuggingFace
-    }
-
     /// Leaves a foreign tensor out; `pattern` is a name, or a prefix with `*` at the end.
     pub fn skip(&mut self, pattern: impl Into<String>, reason: &'static str) {
         self.skipped.push(Skip {

@@ -52,7 +52,6 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let mut frame = Frame::new(norm.clone());
     frame.head.scale = config.opt_f64("logit_scale")?.unwrap_or(0.0625) as f32;
     let mut b = Builder::new(config, tensors);
-    // llama.cpp keeps the order of these rows.
     b.interleaved = true;
     let options = RopeOptions {
         theta: if second { 1e4 } else { 5e5 },

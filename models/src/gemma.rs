@@ -125,10 +125,7 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
         let rope = b.rope(config, &options)?;
         (rope, rope)
     };
-    // The converter to GGUF has added it already.
-    if config.origin() == Origin::HuggingFace {
-        b.norm_offset = 1.0;
-    }
+    b.norm_offset = 1.0;
     frame.logits = !both_ways;
     let names = b.base_names(names);
     b.decoder(&s, &names, frame, |layer, l| {

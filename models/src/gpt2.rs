@@ -45,8 +45,8 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
         "summary_use_proj",
     ]);
     let mut b = Builder::new(config, tensors);
-    // Its own "convolutions" have inputs as rows; the converter to GGUF turns them.
-    b.transposed = !bigcode && config.origin() == Origin::HuggingFace;
+    // Its own "convolutions" have inputs as rows.
+    b.transposed = !bigcode;
     let names = DecoderNames {
         // The first files were saved without the part that has the head.
         root: if b.has("wte.weight") { "" } else { NAMES.root },

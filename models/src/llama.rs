@@ -24,7 +24,8 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     config.ignore(&["rope_interleaved", "is_llama_config"]);
 
     let mut b = Builder::new(config, tensors);
-    b.interleaved = b.interleaved_by_origin();
+    // A llama2.c checkpoint has rotated rows in pairs.
+    b.interleaved = config.origin() == Origin::Llama2c;
     let rope = b.rope(config, &RopeOptions::new(s.head_dim, s.context))?;
     let attention = Attention {
         q_bias: bias,

@@ -51,7 +51,6 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
         _ => vec![SLIDING; s.layers],
     };
 
-    b.interleaved = b.interleaved_by_origin();
     let options = RopeOptions {
         // The context is in the parameters a second time.
         family_keys: &["llama_4_scaling_beta", "max_position_embeddings"],

@@ -18,10 +18,7 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     let dense = Dense::plain(config.u32("intermediate_size")?, act, mlp_bias);
     let mlp = DenseNames::Plain(["mlp.up_proj", "mlp.down_proj"]);
     let mut b = Builder::new(config, tensors);
-    // The converter to GGUF has added it already.
-    if config.origin() == Origin::HuggingFace {
-        b.norm_offset = 1.0;
-    }
+    b.norm_offset = 1.0;
     let options = RopeOptions {
         partial: 0.5,
         ..RopeOptions::new(s.head_dim, s.context)

@@ -43,7 +43,6 @@ fn plan(config: &Config, tensors: &dyn Tensors) -> Result<Plan> {
     })?;
     config.ignore(&["max_window_layers"]);
     let mut b = Builder::new(config, tensors);
-    b.interleaved = b.interleaved_by_origin();
     let options = RopeOptions {
         theta: 2e6,
         ..RopeOptions::new(s.head_dim, s.context)

@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// Which format a configuration and its tensors come from; it decides the order of rotary rows.
+/// Which format a configuration and its tensors come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A Hugging Face folder: names and row order as in transformers.
     HuggingFace,
-    /// A GGUF file whose names and keys were translated to those of transformers.
+    /// A GGUF file whose keys, names and rows were translated to those of transformers; it has biases where it has their tensors.
     Gguf,
-    /// A llama2.c checkpoint, translated likewise.
+    /// A llama2.c checkpoint, translated likewise but for its rows.
     Llama2c,
 }
 

@@ -3,6 +3,7 @@
 use super::gguf;
 use super::source::Tensors;
 use crate::error::{Error, Result};
+use quern_models::gguf::Names;
 use quern_models::plan::{Plan, Source, TensorPlan};
 use quern_models::source::Origin;
 use quern_models::spec::{Embedding, Role, TensorKey};
@@ -12,14 +13,16 @@ use std::path::PathBuf;
 
 /// A foreign model whose headers were read and checked; the weights are still in their files.
 pub struct Foreign {
-    /// Where it comes from; decides the order of rotary rows.
+    /// Where it comes from.
     pub origin: Origin,
     /// The file or folder that the configuration's keys belong to, for errors.
     pub place: String,
     /// The configuration in the keys of transformers.
     pub config: Map<String, Json>,
-    /// The tensors under the names of transformers.
+    /// The tensors, under the names of transformers unless `names` has others for them.
     pub tensors: Tensors,
+    /// What the tensors would be in a folder, where they lie otherwise in their file.
+    pub names: Option<Names>,
     /// What to call the model.
     pub name: String,
     /// Where its tokenizer is.

@@ -140,7 +140,7 @@ impl Value {
     }
 }
 
-/// A parsed file: metadata and tensors. The tensors carry their GGUF names until [`Gguf::tensors`] translates them.
+/// A parsed file: metadata and tensors.
 #[derive(Debug)]
 pub struct Gguf {
     /// 2 or 3.
@@ -256,16 +256,15 @@ impl Gguf {
         ))
     }
 
-    /// Gives up the file and its tensors, renamed by `name`.
+    /// Gives up the file and its tensors.
     ///
     /// # Errors
-    /// Two tensors get the same name.
-    pub fn tensors(self, name: impl Fn(&str) -> String) -> Result<Tensors> {
+    /// Two tensors have the same name.
+    pub fn tensors(self) -> Result<Tensors> {
         let mut out = Tensors::default();
         let place = format!("{:?}", self.file.path());
         out.files.push(self.file);
-        for mut t in self.list {
-            t.name = name(&t.shown);
+        for t in self.list {
             out.add(t).map_err(|e| e.at(&place))?;
         }
         Ok(out)

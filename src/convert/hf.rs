@@ -48,6 +48,7 @@ pub fn open(folder: &Path) -> Result<Foreign> {
         origin: Origin::HuggingFace,
         place: format!("{config_path:?}"),
         tensors,
+        names: None,
         embedding,
         name: name(folder, &config),
         tokenizer,

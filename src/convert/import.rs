@@ -87,7 +87,11 @@ pub fn import_to<W: Write + Seek>(source: &Path, sink: W, options: &Options) -> 
 /// Invalid, naming the key or the tensor.
 pub fn plan(foreign: &Foreign) -> Result<Plan> {
     let config = Config::new(foreign.origin, &foreign.place, &foreign.config);
-    let mut plan = quern_models::plan(&config, &foreign.tensors).map_err(|e| {
+    let plan = match &foreign.names {
+        None => quern_models::plan(&config, &foreign.tensors),
+        Some(names) => names.plan(&config, &foreign.tensors),
+    };
+    let mut plan = plan.map_err(|e| {
         // Errors about keys name the file; those about tensors do not.
         let placed = e.to_string().starts_with(&foreign.place);
         let e = Error::invalid(e);

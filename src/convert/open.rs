@@ -1,6 +1,6 @@
 //! What kind of model a path is, and how each kind is opened.
 
-use super::foreign::{Foreign, Sampling, SpecialIds, TokenizerSource};
+use super::foreign::{Foreign, ForeignEmbedding, Sampling, SpecialIds, TokenizerSource};
 use super::gguf::{self, Gguf, Scalar};
 use super::source::SourceFile;
 use super::{hf, llama2c};
@@ -59,6 +59,7 @@ fn open_llama2c(file: SourceFile) -> Result<Foreign> {
         place: format!("{path:?}"),
         config: header.config(),
         tensors,
+        names: None,
         name: stem(&path),
         tokenizer: TokenizerSource::None,
         embedding: None,
@@ -99,15 +100,6 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
             "{place} has a vocabulary but no tensors, expected a whole model"
         )));
     }
-    // Padded vocabularies have more rows than tokens, so the embedding decides.
-    let rows = g
-        .list
-        .iter()
-        .find(|t| t.shown == "token_embd.weight")
-        .and_then(|t| u32::try_from(t.matrix().0).ok());
-    let config = architecture
-        .config(&place, &metadata, rows)
-        .map_err(invalid)?;
     let mut eos = Vec::new();
     for key in ["eos", "eot", "eom"] {
         eos.extend(g.u32(&format!("tokenizer.ggml.{key}_token_id"))?);
@@ -147,14 +139,28 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         None => TokenizerSource::None,
         Some(_) => TokenizerSource::Gguf(vocabulary),
     };
+    let tensors = g.tensors()?;
+    let list: Vec<(&str, &[u64])> = tensors
+        .iter()
+        .map(|t| (t.name.as_str(), t.shape.as_slice()))
+        .collect();
+    let translated = architecture
+        .translate(&place, &metadata, &tensors, &list)
+        .map_err(invalid)?;
+    let projections = translated.projections;
+    let embedding = translated.embedding.map(|spec| ForeignEmbedding {
+        spec,
+        names: projections.into_iter().map(|name| vec![name]).collect(),
+    });
     Ok(Foreign {
         origin: Origin::Gguf,
         place,
-        config,
-        tensors: g.tensors(|name| architecture.tensor_name(name))?,
+        config: translated.config,
+        tensors,
+        names: Some(translated.names),
         name,
         tokenizer,
-        embedding: None,
+        embedding,
         chat_template,
         ids,
         sampling: Sampling::default(),

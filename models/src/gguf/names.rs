@@ -1,0 +1,632 @@
+//! The tensors of a GGUF under the names, shapes and row orders of a Hugging Face folder.
+//!
+//! A family plans what it would find in a folder. Every tensor of the file stands in a table under the name it would have there, together with
+//! what the converter did to it; [`Names::plan`] shows the family that table, and then rewrites the plan into rows of the file. So no
+//! family knows of GGUF, and nothing is computed: each change is a choice of rows, a transposition or a sum.
+
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Rows, Skip, Source};
+use crate::source::{Config, Tensors};
+use crate::spec::bound;
+use std::collections::{BTreeMap, HashMap};
+
+/// A line of an architecture's table: a tensor of the file, and what a folder calls it.
+pub(super) struct Rule {
+    /// The file's name, without the block's prefix; see `exact` for its end.
+    pub from: &'static str,
+    /// The folder's, without the layer's prefix.
+    pub to: &'static str,
+    /// Whether both names are whole; else each stands for one with `.weight` and one with `.bias`.
+    pub exact: bool,
+    /// What the converter did.
+    pub how: How,
+}
+
+/// What a converter did to a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum How {
+    /// Nothing but the name, and perhaps dimensions of 1.
+    Same,
+    /// The shape gained or lost dimensions of 1: it had these, 0 standing for the next one of the file.
+    Shaped(&'static [u64]),
+    /// Rows of query heads became interleaved pairs.
+    PairedQ,
+    /// Rows of key heads became interleaved pairs.
+    PairedK,
+    /// One was added to a norm's weight.
+    PlusOne,
+    /// A matrix, or every matrix of a stack, was transposed.
+    Turned,
+    /// A vector got another shape.
+    Flat,
+    /// The matrices of all experts were stacked; `{e}` in the name stands for the expert.
+    Experts,
+    /// The vectors of all heads were stacked; `{h}` in the name stands for the head.
+    Heads,
+    /// One matrix (or a stack of them) was cut into parts by rows; the folder's has this one at this place of so many.
+    Piece(Piece),
+    /// Rows of q, k and v, grouped by key-value head, were sorted into all of q, all of k, all of v.
+    Sorted,
+}
+
+/// A part of a matrix that was cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    /// Which part.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+    /// Rows of all parts took turns; else each part's lay together.
+    pub alternating: bool,
+    /// The folder's matrix has inputs as rows.
+    pub turned: bool,
+}
+
+/// The first and the second half of a matrix's rows.
+pub(super) const fn half(index: usize) -> How {
+    How::Piece(Piece {
+        index,
+        of: 2,
+        alternating: false,
+        turned: false,
+    })
+}
+
+/// `.weight` and `.bias` of these names.
+pub(super) const fn rule(from: &'static str, to: &'static str, how: How) -> Rule {
+    Rule {
+        from,
+        to,
+        exact: false,
+        how,
+    }
+}
+
+/// The same, unchanged.
+pub(super) const fn same(from: &'static str, to: &'static str) -> Rule {
+    rule(from, to, How::Same)
+}
+
+/// Exactly these names.
+pub(super) const fn exact(from: &'static str, to: &'static str, how: How) -> Rule {
+    Rule {
+        from,
+        to,
+        exact: true,
+        how,
+    }
+}
+
+/// Tables of names.
+pub(super) struct Tables<'t> {
+    /// Tensors outside the layers.
+    pub model: &'t [&'t [Rule]],
+    /// For each stack of layers: prefix of the file's names, prefix of the folder's, the tables of a layer.
+    pub stacks: &'t [(&'static str, &'static str, &'t [&'t [Rule]])],
+}
+
+/// What the tables need to know of the model.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HeadSizes {
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    /// Rotated dimensions of a head.
+    pub rotated: u32,
+}
+
+/// One tensor of the folder.
+#[derive(Clone, Debug)]
+struct Entry {
+    shape: Vec<u64>,
+    /// Tensors of the file, and how many rows (of a vector: values) each has.
+    parts: Vec<(String, u64)>,
+    order: Order,
+    /// The rows of the file are columns of the folder's matrix.
+    turned: bool,
+    /// Added to the file's values.
+    add: f32,
+    /// Values that the file keeps in its metadata.
+    constant: Option<Vec<f32>>,
+}
+
+/// Where the rows of a folder's tensor are.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Same,
+    /// Halves in the folder, interleaved pairs in the file.
+    Paired {
+        head_dim: u32,
+        rotated: u32,
+    },
+    /// From this row.
+    From(u32),
+    /// The pieces, each with so many rows for every matrix of a stack.
+    Pieces {
+        rows: u32,
+        alternating: bool,
+    },
+    /// Grouped in the folder, sorted in the file.
+    Sorted {
+        kv_heads: u32,
+        group: u32,
+        head_dim: u32,
+    },
+}
+
+impl Entry {
+    fn new(name: &str, shape: &[u64]) -> Entry {
+        Entry {
+            parts: vec![(name.to_owned(), units(shape, false))],
+            shape: shape.to_vec(),
+            order: Order::Same,
+            turned: false,
+            add: 0.0,
+            constant: None,
+        }
+    }
+
+    /// Part and row of the file for a row of the folder.
+    fn locate(&self, row: u32) -> (usize, u32) {
+        match self.order {
+            Order::Same => (0, row),
+            Order::From(first) => (0, first + row),
+            Order::Paired { head_dim, rotated } => {
+                let (head, d) = (row / head_dim * head_dim, row % head_dim);
+                let half = rotated / 2;
+                let d = match d {
+                    d if d < half => 2 * d,
+                    d if d < 2 * half => 2 * (d - half) + 1,
+                    d => d,
+                };
+                (0, head + d)
+            }
+            Order::Pieces { rows, alternating } => {
+                let of = self.parts.len() as u32;
+                let (matrix, within) = (row / (rows * of), row % (rows * of));
+                let (part, row) = match alternating {
+                    true => (within % of, within / of),
+                    false => (within / rows, within % rows),
+                };
+                (part as usize, matrix * rows + row)
+            }
+            Order::Sorted {
+                kv_heads,
+                group,
+                head_dim,
+            } => {
+                let (head, d) = (row / head_dim, row % head_dim);
+                let (kv, member) = (head / (group + 2), head % (group + 2));
+                let head = match member {
+                    m if m < group => kv * group + m,
+                    m => kv_heads * m + kv,
+                };
+                (0, head * head_dim + d)
+            }
+        }
+    }
+}
+
+/// Rows of a matrix or of a stack (of a transposed one: columns), values of a vector.
+fn units(shape: &[u64], turned: bool) -> u64 {
+    match *shape {
+        [] => 1,
+        [n] => n,
+        [ref outer @ .., rows, cols] => {
+            outer.iter().product::<u64>() * if turned { cols } else { rows }
+        }
+    }
+}
+
+/// The tensors of a file as a folder has them.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    entries: HashMap<String, Entry>,
+    /// Tensors of the file that the family does not get, and why.
+    folded: Vec<(String, &'static str)>,
+}
+
+impl Names {
+    /// Reads all tensors of a file, names and shapes, through the tables; one that no table knows keeps its name.
+    ///
+    /// # Errors
+    /// Two tensors get the same name.
+    pub(super) fn new<'t>(
+        tables: &Tables,
+        sizes: HeadSizes,
+        tensors: impl Iterator<Item = (&'t str, &'t [u64])>,
+    ) -> Result<Names> {
+        let mut names = Names::default();
+        let mut pieces: BTreeMap<String, (Piece, BTreeMap<usize, (String, Vec<u64>)>)> =
+            BTreeMap::new();
+        for (name, shape) in tensors {
+            let Some((to, how)) = find(tables, name) else {
+                names.insert(name.to_owned(), Entry::new(name, shape))?;
+                continue;
+            };
+            match how {
+                How::Piece(piece) => {
+                    let cut = pieces.entry(to).or_insert((piece, BTreeMap::new()));
+                    cut.1.insert(piece.index, (name.to_owned(), shape.to_vec()));
+                }
+                how => names.add(name, shape, &to, how, sizes)?,
+            }
+        }
+        for (to, (piece, parts)) in pieces {
+            names.join(to, piece, parts)?;
+        }
+        Ok(names)
+    }
+
+    /// Adds a tensor whose values are known.
+    ///
+    /// # Errors
+    /// There is one of that name.
+    pub(super) fn constant(&mut self, name: String, values: Vec<f32>) -> Result<()> {
+        let entry = Entry {
+            parts: Vec::new(),
+            constant: Some(values.clone()),
+            ..Entry::new("", &[values.len() as u64])
+        };
+        self.insert(name, entry)
+    }
+
+    /// Marks a tensor of the file as one whose values went into the configuration.
+    pub(super) fn fold(&mut self, name: &str) {
+        self.folded
+            .push((name.to_owned(), "read into the configuration"));
+    }
+
+    /// Leaves out what the file has in blocks behind the last layer of the model.
+    pub(super) fn further_blocks<'t>(
+        &mut self,
+        tensors: impl Iterator<Item = &'t str>,
+        layers: u32,
+    ) {
+        for name in tensors {
+            let index = name.strip_prefix("blk.").and_then(|n| n.split_once('.'));
+            let index = index.and_then(|(n, _)| n.parse::<u32>().ok());
+            if index.is_some_and(|n| n >= layers) {
+                self.folded
+                    .push((name.to_owned(), "predicts further tokens"));
+            }
+        }
+    }
+
+    fn insert(&mut self, name: String, entry: Entry) -> Result<()> {
+        let clash = self.entries.get(&name).map(|e| e.parts.clone());
+        if let Some(other) = clash {
+            let other = other.first().map_or("", |p| p.0.as_str());
+            return Err(Error::new(format_args!(
+                "tensor {name:?} is there twice (also as {other:?})"
+            )));
+        }
+        self.entries.insert(name, entry);
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, shape: &[u64], to: &str, how: How, s: HeadSizes) -> Result<()> {
+        let mut entry = Entry::new(name, shape);
+        let rows = units(shape, false);
+        let paired = |heads: u32| {
+            // Where the shape is another one, the family says so.
+            let fits = rows == u64::from(heads) * u64::from(s.head_dim);
+            (fits && s.head_dim > 0 && s.rotated <= s.head_dim).then_some(Order::Paired {
+                head_dim: s.head_dim,
+                rotated: s.rotated,
+            })
+        };
+        match how {
+            How::Same => {}
+            How::Shaped(dims) => {
+                let mut own = shape.iter().copied().filter(|&d| d != 1);
+                let next = |&d: &u64| if d == 0 { own.next().unwrap_or(1) } else { d };
+                entry.shape = dims.iter().map(next).collect();
+            }
+            How::Flat => entry.shape = vec![shape.iter().product()],
+            How::PairedQ => entry.order = paired(s.heads).unwrap_or(Order::Same),
+            How::PairedK => entry.order = paired(s.kv_heads).unwrap_or(Order::Same),
+            How::PlusOne => {
+                if to.ends_with(".weight") {
+                    entry.add = -1.0;
+                }
+            }
+            How::Turned => {
+                if let [ref outer @ .., rows, cols] = *shape {
+                    entry.shape = [outer, &[cols, rows]].concat();
+                    entry.turned = true;
+                }
+            }
+            How::Sorted => {
+                let (kv, all) = (s.kv_heads.max(1), s.heads);
+                let total = u64::from(all + 2 * kv) * u64::from(s.head_dim);
+                if rows == total && s.head_dim > 0 {
+                    entry.order = Order::Sorted {
+                        kv_heads: kv,
+                        group: all / kv,
+                        head_dim: s.head_dim,
+                    };
+                }
+            }
+            How::Experts => {
+                // Without the outermost dimension: one matrix, or one value of its bias for every row.
+                if let [count, ref inner @ ..] = *shape
+                    && !inner.is_empty()
+                    && count <= u64::from(bound::EXPERTS)
+                    && rows <= u64::from(u32::MAX)
+                {
+                    return self.slices(entry, count as u32, inner, to, "{e}");
+                }
+            }
+            How::Heads => {
+                if let [count, dim] = *shape
+                    && count <= u64::from(bound::HEADS)
+                    && dim <= u64::from(bound::HEAD_DIM)
+                {
+                    return self.slices(entry, count as u32, &[dim], to, "{h}");
+                }
+            }
+            How::Piece(_) => unreachable!("pieces are joined when all are there"),
+        }
+        self.insert(to.to_owned(), entry)
+    }
+
+    /// One entry for every outermost index of a stack.
+    fn slices(
+        &mut self,
+        whole: Entry,
+        count: u32,
+        inner: &[u64],
+        to: &str,
+        mark: &str,
+    ) -> Result<()> {
+        let each = units(inner, false);
+        for index in 0..count {
+            let mut entry = whole.clone();
+            entry.shape = inner.to_vec();
+            entry.parts[0].1 = each * u64::from(count);
+            entry.order = Order::From((each * u64::from(index)) as u32);
+            self.insert(to.replace(mark, &index.to_string()), entry)?;
+        }
+        Ok(())
+    }
+
+    /// A matrix or stack of which the file has the parts.
+    fn join(
+        &mut self,
+        to: String,
+        piece: Piece,
+        parts: BTreeMap<usize, (String, Vec<u64>)>,
+    ) -> Result<()> {
+        let shape = parts.values().next().map_or(&[][..], |p| &p.1);
+        let alike = parts.len() == piece.of && parts.values().all(|p| p.1 == shape);
+        let (outer, rows, cols) = match *shape {
+            [rows] => (&[][..], rows, None),
+            // A bias has one row of values for every matrix of a stack.
+            [ref outer @ .., rows] if to.ends_with("bias") => (outer, rows, None),
+            [ref outer @ .., rows, cols] => (outer, rows, Some(cols)),
+            [] => (&[][..], 1, None),
+        };
+        let all = rows.saturating_mul(piece.of as u64);
+        let total = outer.iter().fold(all, |n, &d| n.saturating_mul(d));
+        if !alike || rows == 0 || total > u64::from(u32::MAX) {
+            for (name, shape) in parts.into_values() {
+                self.insert(name.clone(), Entry::new(&name, &shape))?;
+            }
+            return Ok(());
+        }
+        let mut joined = outer.to_vec();
+        match cols {
+            Some(cols) if piece.turned => joined.extend([cols, all]),
+            cols => joined.extend([Some(all), cols].into_iter().flatten()),
+        }
+        let each = total / piece.of as u64;
+        let entry = Entry {
+            parts: parts.into_values().map(|(name, _)| (name, each)).collect(),
+            order: Order::Pieces {
+                rows: rows as u32,
+                alternating: piece.alternating,
+            },
+            turned: piece.turned && cols.is_some(),
+            ..Entry::new("", &joined)
+        };
+        self.insert(to, entry)
+    }
+
+    /// The plan that the family of `config` makes of these tensors, in the names and rows of the file.
+    ///
+    /// # Errors
+    /// Whatever the family refuses; a tensor that it would have to compute with before it can be stored.
+    pub fn plan(&self, config: &Config, file: &dyn Tensors) -> Result<Plan> {
+        let mut plan = crate::family::plan(config, &Folder { names: self, file })?;
+        for tensor in &mut plan.tensors {
+            tensor.sources = self.rewrite(&tensor.sources)?;
+        }
+        plan.skipped = self.skips(&plan.skipped);
+        Ok(plan)
+    }
+
+    fn rewrite(&self, sources: &[Source]) -> Result<Vec<Source>> {
+        let mut out: Vec<Source> = Vec::new();
+        // Rows of a tensor whose lists are joined while it stays the same.
+        let mut open: Option<u64> = None;
+        for source in sources {
+            let Some(entry) = self.entries.get(&source.name) else {
+                close(&mut out, open.take());
+                out.push(source.clone());
+                continue;
+            };
+            let refused = |what: &str| {
+                Err(Error::new(format_args!(
+                    "tensor {:?} cannot be taken as this file has it: {what}",
+                    source.name
+                )))
+            };
+            if entry.constant.is_some() {
+                return refused("its values are in the metadata");
+            }
+            let add = source.add + entry.add;
+            if let Order::Same = entry.order {
+                close(&mut out, open.take());
+                out.push(Source {
+                    name: entry.parts[0].0.clone(),
+                    rows: source.rows.clone(),
+                    transposed: source.transposed != entry.turned,
+                    add,
+                });
+                continue;
+            }
+            if source.transposed != entry.turned {
+                return refused("its rows are columns");
+            }
+            let all;
+            let rows: &mut dyn Iterator<Item = u32> = match &source.rows {
+                Rows::All => {
+                    all = units(&entry.shape, entry.turned);
+                    &mut (0..all as u32)
+                }
+                Rows::List(list) => &mut list.iter().copied(),
+            };
+            for row in rows {
+                let (part, row) = entry.locate(row);
+                let (name, total) = &entry.parts[part];
+                if let (Some(_), Some(last)) = (open, out.last_mut())
+                    && last.name == *name
+                    && last.add == add
+                    && let Rows::List(list) = &mut last.rows
+                {
+                    list.push(row);
+                    continue;
+                }
+                close(&mut out, open.replace(*total));
+                out.push(Source {
+                    add,
+                    ..Source::rows(name.clone(), vec![row])
+                });
+            }
+        }
+        close(&mut out, open);
+        Ok(out)
+    }
+
+    /// What is left out, in the names of the file.
+    fn skips(&self, skipped: &[Skip]) -> Vec<Skip> {
+        let skip = |pattern: &str, reason| Skip {
+            pattern: pattern.to_owned(),
+            reason,
+        };
+        let mut out: Vec<Skip> = Vec::new();
+        for s in skipped {
+            let named: Vec<&Entry> = match s.pattern.ends_with('*') {
+                false => self.entries.get(&s.pattern).into_iter().collect(),
+                true => {
+                    let covered = self.entries.iter().filter(|(name, _)| s.covers(name));
+                    covered.map(|(_, entry)| entry).collect()
+                }
+            };
+            let parts = named.iter().flat_map(|e| &e.parts);
+            out.extend(parts.map(|(name, _)| skip(name, s.reason)));
+        }
+        let folded = self.folded.iter();
+        out.extend(folded.map(|(name, reason)| skip(name, reason)));
+        out
+    }
+}
+
+/// Ends the list of the last source: one of all rows in order is no list.
+fn close(out: &mut [Source], total: Option<u64>) {
+    if let (Some(total), Some(last)) = (total, out.last_mut())
+        && let Rows::List(list) = &last.rows
+        && list.len() as u64 == total
+        && list.iter().enumerate().all(|(i, &r)| i as u32 == r)
+    {
+        last.rows = Rows::All;
+    }
+}
+
+/// The folder's name of a tensor of the file, and what was done to it.
+fn find(tables: &Tables, name: &str) -> Option<(String, How)> {
+    if let Some(found) = tables.model.iter().find_map(|t| apply(t, name)) {
+        return Some(found);
+    }
+    tables.stacks.iter().find_map(|(from, to, rules)| {
+        let (layer, rest) = name.strip_prefix(from)?.split_once('.')?;
+        let index: u32 = layer.parse().ok()?;
+        // "blk.007" is not the name of block 7.
+        if index.to_string() != layer {
+            return None;
+        }
+        let (rest, how) = rules.iter().find_map(|t| apply(t, rest))?;
+        Some((format!("{to}{index}.{rest}"), how))
+    })
+}
+
+fn apply(rules: &[Rule], name: &str) -> Option<(String, How)> {
+    rules.iter().find_map(|rule| {
+        if rule.exact {
+            return (rule.from == name).then(|| (rule.to.to_owned(), rule.how));
+        }
+        let kind = name.strip_prefix(rule.from)?;
+        matches!(kind, ".weight" | ".bias").then(|| (format!("{}{kind}", rule.to), rule.how))
+    })
+}
+
+/// What a family sees.
+struct Folder<'a> {
+    names: &'a Names,
+    file: &'a dyn Tensors,
+}
+
+impl Folder<'_> {
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        let entry = self.names.entries.get(name);
+        entry.ok_or_else(|| Error::new(format_args!("tensor {name:?} is missing")))
+    }
+}
+
+impl Tensors for Folder<'_> {
+    fn shape(&self, name: &str) -> Option<&[u64]> {
+        self.names.entries.get(name).map(|e| e.shape.as_slice())
+    }
+
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let entry = self.entry(name)?;
+        if let Some(values) = &entry.constant {
+            return Ok(values.clone());
+        }
+        let mut parts = Vec::new();
+        for (part, rows) in &entry.parts {
+            let values = self.file.values(part)?;
+            let width = values.len().checked_div(*rows as usize).unwrap_or(0);
+            parts.push((values, width));
+        }
+        let mut out = Vec::new();
+        match entry.order {
+            Order::Same if !entry.turned => out.append(&mut parts[0].0),
+            _ if entry.turned => {
+                return Err(Error::new(format_args!(
+                    "tensor {name:?} is transposed in this file"
+                )));
+            }
+            _ => {
+                for row in 0..units(&entry.shape, false) as u32 {
+                    let (part, row) = entry.locate(row);
+                    let (values, width) = &parts[part];
+                    let first = row as usize * width;
+                    out.extend_from_slice(values.get(first..first + width).unwrap_or(&[]));
+                }
+            }
+        }
+        out.iter_mut().for_each(|x| *x += entry.add);
+        Ok(out)
+    }
+
+    fn same(&self, a: &str, b: &str) -> Result<bool> {
+        let (a, b) = (self.entry(a)?, self.entry(b)?);
+        let whole = |e: &Entry| matches!(e.order, Order::Same) && e.constant.is_none();
+        if !whole(a) || !whole(b) || a.add != b.add || a.turned != b.turned {
+            return Ok(false);
+        }
+        self.file.same(&a.parts[0].0, &b.parts[0].0)
+    }
+}
