@@ -10,6 +10,7 @@ mod foreign_files;
 mod format;
 mod forward;
 mod gguf;
+mod gguf_cases;
 mod gguf_writer;
 mod golden;
 mod golden_folders;
