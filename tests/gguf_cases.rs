@@ -1,91 +1,7 @@
 //! Every GGUF architecture with a golden of its family: names and records as llama.cpp's converter writes them.
 
+use crate::gguf_tables::*;
 use crate::gguf_writer::{Case, Record::*};
-
-const MODEL: &str = "
-    model.embed_tokens > token_embd
-    model.norm > output_norm
-    lm_head > output";
-const NORMS: &str = "
-    input_layernorm > attn_norm
-    post_attention_layernorm > ffn_norm";
-const ATTENTION: &str = "
-    self_attn.q_proj > attn_q
-    self_attn.k_proj > attn_k
-    self_attn.v_proj > attn_v
-    self_attn.o_proj > attn_output
-    self_attn.q_norm > attn_q_norm
-    self_attn.k_norm > attn_k_norm";
-const PAIRED: &str = "
-    self_attn.q_proj > attn_q : pairs
-    self_attn.k_proj > attn_k : pairs/k
-    self_attn.v_proj > attn_v
-    self_attn.o_proj > attn_output";
-const MLP: &str = "
-    mlp.gate_proj > ffn_gate
-    mlp.up_proj > ffn_up
-    mlp.down_proj > ffn_down";
-const FUSED_MLP: &str = "
-    mlp.gate_up_proj > ffn_up
-    mlp.down_proj > ffn_down";
-const POST: &str = "
-    post_attention_layernorm > post_attention_norm
-    post_feedforward_layernorm > post_ffw_norm";
-const EXPERTS: &str = "
-    mlp.gate > ffn_gate_inp
-    mlp.experts.#.gate_proj > ffn_gate_exps : stack
-    mlp.experts.#.up_proj > ffn_up_exps : stack
-    mlp.experts.#.down_proj > ffn_down_exps : stack
-    mlp.gate.e_score_correction_bias! > exp_probs_b.bias!
-    mlp.shared_experts.gate_proj > ffn_gate_shexp
-    mlp.shared_experts.up_proj > ffn_up_shexp
-    mlp.shared_experts.down_proj > ffn_down_shexp";
-const BLOCK_SPARSE: &str = "
-    block_sparse_moe.gate > ffn_gate_inp
-    block_sparse_moe.experts.#.w1 > ffn_gate_exps : stack
-    block_sparse_moe.experts.#.w3 > ffn_up_exps : stack
-    block_sparse_moe.experts.#.w2 > ffn_down_exps : stack
-    block_sparse_moe.e_score_correction_bias! > exp_probs_b.bias!";
-const PLUS_ONE: &str = "
-    model.norm > output_norm : +1
-    input_layernorm > attn_norm : +1
-    post_attention_layernorm > ffn_norm : +1";
-const GEMMA2: &str = "
-    model.norm > output_norm : +1
-    input_layernorm > attn_norm : +1
-    post_attention_layernorm > post_attention_norm : +1
-    pre_feedforward_layernorm > ffn_norm : +1
-    post_feedforward_layernorm > post_ffw_norm : +1
-    self_attn.q_norm > attn_q_norm : +1
-    self_attn.k_norm > attn_k_norm : +1";
-const GPT2: &str = "
-    transformer.wte > token_embd
-    transformer.wpe > position_embd
-    transformer.ln_f > output_norm
-    ln_1 > attn_norm
-    ln_2 > ffn_norm";
-const WORDS: &str = "
-    transformer.word_embeddings > token_embd
-    transformer.word_embeddings_layernorm > token_embd_norm
-    transformer.ln_f > output_norm
-    self_attention.query_key_value > attn_qkv : sort
-    self_attention.dense > attn_output
-    mlp.dense_h_to_4h > ffn_up
-    mlp.dense_4h_to_h > ffn_down";
-const BERT: &str = "
-    embeddings.word_embeddings > token_embd
-    embeddings.position_embeddings > position_embd
-    embeddings.token_type_embeddings > token_types
-    embeddings.LayerNorm > token_embd_norm
-    pooler.dense > -
-    attention.self.query > attn_q
-    attention.self.key > attn_k
-    attention.self.value > attn_v
-    attention.output.dense > attn_output
-    attention.output.LayerNorm > attn_output_norm
-    intermediate.dense > ffn_up
-    output.dense > ffn_down
-    output.LayerNorm > layer_output_norm";
 
 /// A decoder under the usual names.
 const fn usual(
@@ -102,10 +18,6 @@ const fn usual(
         lost: "{}",
     }
 }
-
-const PAIRED_LLAMA: &[&str] = &[MODEL, NORMS, PAIRED, MLP];
-const PLAIN: &[&str] = &[MODEL, NORMS, ATTENTION, MLP];
-const WITH_EXPERTS: &[&str] = &[MODEL, NORMS, ATTENTION, MLP, EXPERTS];
 
 /// All of them.
 pub const CASES: &[Case] = &[
@@ -546,6 +458,147 @@ pub const CASES: &[Case] = &[
         )
     },
     Case {
+        layers: "backbone.layers.",
+        records: &[
+            ("context_length", U(1 << 20)),
+            ("feed_forward_length", U(0)),
+            ("attention.head_count", U(0)),
+            ("attention.layer_norm_epsilon", No),
+            (
+                "attention.layer_norm_rms_epsilon",
+                FloatOf("layer_norm_epsilon"),
+            ),
+            ("ssm.conv_kernel", Of("conv_kernel")),
+            ("ssm.inner_size", U(128)),
+            ("ssm.state_size", Of("state_size")),
+            ("ssm.time_step_rank", U(4)),
+            ("ssm.dt_b_c_rms", B(false)),
+        ],
+        ..usual(
+            "mamba",
+            "mamba",
+            &[
+                MAMBA,
+                "
+    mixer.A_log! > ssm_a! : -exp
+    mixer.D! > ssm_d!
+    mixer.x_proj > ssm_x
+    mixer.dt_proj > ssm_dt",
+            ],
+        )
+    },
+    Case {
+        layers: "backbone.layers.",
+        records: &[
+            ("context_length", U(1 << 20)),
+            ("feed_forward_length", U(0)),
+            ("attention.head_count", U(0)),
+            ("attention.key_length", No),
+            ("attention.value_length", No),
+            ("attention.layer_norm_epsilon", No),
+            (
+                "attention.layer_norm_rms_epsilon",
+                FloatOf("layer_norm_epsilon"),
+            ),
+            ("ssm.conv_kernel", Of("conv_kernel")),
+            ("ssm.inner_size", U(128)),
+            ("ssm.state_size", Of("state_size")),
+            ("ssm.time_step_rank", Of("num_heads")),
+            ("ssm.group_count", Of("n_groups")),
+        ],
+        ..usual(
+            "mamba2",
+            "mamba2",
+            &[
+                MAMBA,
+                "
+    mixer.A_log! > ssm_a! : -exp column
+    mixer.D! > ssm_d! : column
+    mixer.dt_bias! > ssm_dt.bias!
+    mixer.norm > ssm_norm : rows 2",
+            ],
+        )
+    },
+    Case {
+        // The converter multiplies the weights.
+        lost: r#"{"attention_in_multiplier": 1, "attention_out_multiplier": 1, "embedding_multiplier": 1, "key_multiplier": 1,
+            "lm_head_multiplier": 1, "mlp_multipliers": [1, 1], "ssm_in_multiplier": 1, "ssm_multipliers": [1, 1, 1, 1, 1],
+            "ssm_out_multiplier": 1}"#,
+        records: &[
+            ("embedding_scale", No),
+            ("ssm.conv_kernel", Of("mamba_d_conv")),
+            ("ssm.inner_size", Of("mamba_d_ssm")),
+            ("ssm.state_size", Of("mamba_d_state")),
+            ("ssm.time_step_rank", Of("mamba_n_heads")),
+            ("ssm.group_count", Of("mamba_n_groups")),
+        ],
+        ..usual(
+            "falcon_h1",
+            "falcon-h1",
+            &[
+                "
+    model.final_layernorm > output_norm
+    input_layernorm > attn_norm
+    pre_ff_layernorm.weight! > ffn_norm!
+    feed_forward.gate_proj > ffn_gate
+    feed_forward.up_proj > ffn_up
+    feed_forward.down_proj > ffn_down",
+                MODEL,
+                ATTENTION,
+                STATE_SPACE,
+            ],
+        )
+    },
+    Case {
+        records: &[
+            ("context_length", U(1 << 20)),
+            ("attention.head_count_kv", Numbers(&[0, 0, 2, 0])),
+            (
+                "expert_shared_feed_forward_length",
+                Of("shared_intermediate_size"),
+            ),
+            ("ssm.conv_kernel", Of("mamba_d_conv")),
+            ("ssm.inner_size", U(128)),
+            ("ssm.state_size", Of("mamba_d_state")),
+            ("ssm.time_step_rank", Of("mamba_n_heads")),
+            ("ssm.group_count", Of("mamba_n_groups")),
+            ("rope.scaling.finetuned", B(false)),
+        ],
+        ..usual(
+            "granitemoehybrid",
+            "granitehybrid",
+            &[
+                MODEL,
+                NORMS,
+                PAIRED,
+                STATE_SPACE,
+                "
+    mamba.norm > ssm_norm : rows 1
+    block_sparse_moe.router.layer > ffn_gate_inp
+    block_sparse_moe.input_linear > ffn_gate_exps, ffn_up_exps : cut
+    block_sparse_moe.output_linear > ffn_down_exps
+    shared_mlp.input_linear > ffn_gate_shexp, ffn_up_shexp : cut
+    shared_mlp.output_linear > ffn_down_shexp",
+            ],
+        )
+    },
+    Case {
+        records: &[
+            ("attention.head_count_kv", Numbers(&[0, 2, 0, 2])),
+            ("shortconv.l_cache", Of("conv_L_cache")),
+        ],
+        ..usual("lfm2", "lfm2", &[LFM2, MODEL])
+    },
+    Case {
+        records: &[
+            ("attention.head_count_kv", Numbers(&[0, 2, 0, 2])),
+            ("shortconv.l_cache", Of("conv_L_cache")),
+            ("leading_dense_block_count", Of("num_dense_layers")),
+            ("expert_gating_func", U(2)),
+        ],
+        ..usual("lfm2_moe", "lfm2moe", &[LFM2, MODEL])
+    },
+    Case {
         layers: "encoder.layer.",
         records: &[("attention.causal", B(false)), ("pooling_type", U(2))],
         ..usual("bert_embed", "bert", &[BERT])
@@ -595,12 +648,3 @@ pub const CASES: &[Case] = &[
         )
     },
 ];
-
-const GPT_NEOX: &str = "
-    gpt_neox.embed_in > token_embd
-    gpt_neox.final_layer_norm > output_norm
-    embed_out > output
-    attention.query_key_value > attn_qkv : sort
-    attention.dense > attn_output
-    mlp.dense_h_to_4h > ffn_up
-    mlp.dense_4h_to_h > ffn_down";

@@ -2,7 +2,9 @@
 //!
 //! A line of a table is `folder's name > file's name`, then what the converter does: `pairs` (halves of rotated rows become interleaved pairs; `pairs/k`
 //! those of key heads), `+1`, `turn` (transpose), `stack` (over the number that `#` stands for), `sort` (q, k, v grouped by key-value head become all q, all k, all
-//! v), `cut` (two halves by rows, the second name behind a comma). A name that ends with `!` is whole; others get `.weight` or `.bias`.
+//! v), `cut` (two halves by rows, the second name behind a comma), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
+//! `-exp column`, `rows N` (a vector as a matrix of N rows). A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
+//! file has.
 
 use crate::foreign_files::GgufWriter;
 use crate::golden_folders::{self, Tensor};
@@ -22,6 +24,8 @@ pub enum Record {
     S(&'static str),
     /// Array of bool.
     Flags(&'static [bool]),
+    /// Array of u32.
+    Numbers(&'static [u32]),
     /// The number under this key of the configuration, as u32.
     Of(&'static str),
     /// The same as f32.
@@ -182,6 +186,7 @@ impl Case {
                 Record::B(b) => b.into(),
                 Record::S(s) => s.into(),
                 Record::Flags(list) => list.into(),
+                Record::Numbers(list) => list.into(),
                 Record::Of(name) => config[name].as_u64().unwrap().into(),
                 Record::FloatOf(name) => {
                     let in_rope = rope[name].as_f64();
@@ -210,7 +215,7 @@ impl Case {
 
     fn heads(&self, config: &Value) -> [usize; 2] {
         let number = |names: &[&str]| names.iter().find_map(|n| config[n].as_u64());
-        let heads = number(&["num_attention_heads", "n_head"]).unwrap() as usize;
+        let heads = number(&["num_attention_heads", "n_head"]).unwrap_or(1) as usize;
         let kv = number(&["num_key_value_heads", "num_kv_heads"]).map_or(heads, |n| n as usize);
         let given = self
             .records
@@ -311,7 +316,21 @@ impl Case {
                 "+1" if kind == "weight" => plus_one(&t),
                 "+1" => t,
                 "turn" => turn(t),
-                other => panic!("{other}"),
+                "squeeze" => Tensor {
+                    shape: t.shape.iter().copied().filter(|&d| d != 1).collect(),
+                    ..t
+                },
+                "column" => column(t),
+                "-exp" => minus_exp(&t),
+                "-exp column" => column(minus_exp(&t)),
+                other => match other.strip_prefix("rows ") {
+                    Some(n) => {
+                        let n: usize = n.parse().unwrap();
+                        let shape = vec![n, t.shape[0] / n];
+                        Tensor { shape, ..t }
+                    }
+                    None => panic!("{other}"),
+                },
             };
             out.insert(named(to), t);
         }
@@ -344,6 +363,11 @@ fn put(w: GgufWriter, key: &str, value: &Value) -> GgufWriter {
         Value::Array(list) if list[0].is_boolean() => {
             let bytes: Vec<u8> = list.iter().map(|b| u8::from(*b == true)).collect();
             w.array(key, 7, list.len() as u64, &bytes)
+        }
+        Value::Array(list) if list[0].is_u64() => {
+            let wide = |x: &Value| (x.as_u64().unwrap() as u32).to_le_bytes();
+            let bytes: Vec<u8> = list.iter().flat_map(wide).collect();
+            w.array(key, 4, list.len() as u64, &bytes)
         }
         Value::Array(list) => {
             let wide = |x: &Value| (x.as_f64().unwrap() as f32).to_le_bytes();
@@ -394,6 +418,23 @@ fn plus_one(t: &Tensor) -> Tensor {
             .iter()
             .flat_map(|x| (x + 1.0).to_le_bytes())
             .collect(),
+    }
+}
+
+fn minus_exp(t: &Tensor) -> Tensor {
+    let rate = |x: &f32| (-f64::from(*x).exp() as f32).to_le_bytes();
+    Tensor {
+        name: t.name.clone(),
+        shape: t.shape.clone(),
+        dtype: "F32".to_owned(),
+        bytes: t.values().iter().flat_map(rate).collect(),
+    }
+}
+
+fn column(t: Tensor) -> Tensor {
+    Tensor {
+        shape: vec![t.shape[0], 1],
+        ..t
     }
 }
 

@@ -11,6 +11,7 @@ mod format;
 mod forward;
 mod gguf;
 mod gguf_cases;
+mod gguf_tables;
 mod gguf_writer;
 mod golden;
 mod golden_folders;

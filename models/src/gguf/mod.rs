@@ -12,6 +12,7 @@ mod keys;
 mod llama;
 mod names;
 mod older;
+mod recurrent;
 mod tables;
 
 pub use names::Names;
@@ -41,6 +42,7 @@ pub fn architectures() -> impl Iterator<Item = &'static Architecture> {
         gemma::ARCHITECTURES,
         older::ARCHITECTURES,
         experts::ARCHITECTURES,
+        recurrent::ARCHITECTURES,
         encoders::ARCHITECTURES,
     ]
     .into_iter()

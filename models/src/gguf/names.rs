@@ -5,7 +5,7 @@
 //! family knows of GGUF, and nothing is computed: each change is a choice of rows, a transposition or a sum.
 
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Rows, Skip, Source};
+use crate::plan::{Function, Plan, Rows, Skip, Source};
 use crate::source::{Config, Tensors};
 use crate::spec::bound;
 use std::collections::{BTreeMap, HashMap};
@@ -465,14 +465,23 @@ impl Names {
             if entry.constant.is_some() {
                 return refused("its values are in the metadata");
             }
-            let add = source.add + entry.add;
+            if entry.add != 0.0 && source.function != Function::Identity {
+                return refused("something was added to its values");
+            }
+            let kind = Source {
+                name: String::new(),
+                rows: Rows::All,
+                transposed: source.transposed != entry.turned,
+                function: source.function,
+                scale: source.scale,
+                add: source.add + source.scale * entry.add,
+            };
             if let Order::Same = entry.order {
                 close(&mut out, open.take());
                 out.push(Source {
                     name: entry.parts[0].0.clone(),
                     rows: source.rows.clone(),
-                    transposed: source.transposed != entry.turned,
-                    add,
+                    ..kind
                 });
                 continue;
             }
@@ -487,22 +496,25 @@ impl Names {
                 }
                 Rows::List(list) => &mut list.iter().copied(),
             };
+            let mut current = None;
             for row in rows {
                 let (part, row) = entry.locate(row);
-                let (name, total) = &entry.parts[part];
-                if let (Some(_), Some(last)) = (open, out.last_mut())
-                    && last.name == *name
-                    && last.add == add
-                    && let Rows::List(list) = &mut last.rows
-                {
-                    list.push(row);
-                    continue;
+                if current != Some(part) {
+                    let (name, total) = &entry.parts[part];
+                    let continues = |last: &Source| last.name == *name && alike(last, &kind);
+                    if open.is_none() || !out.last().is_some_and(continues) {
+                        close(&mut out, open.replace(*total));
+                        out.push(Source {
+                            name: name.clone(),
+                            rows: Rows::List(Vec::new()),
+                            ..kind.clone()
+                        });
+                    }
+                    current = Some(part);
                 }
-                close(&mut out, open.replace(*total));
-                out.push(Source {
-                    add,
-                    ..Source::rows(name.clone(), vec![row])
-                });
+                if let Some(Rows::List(list)) = out.last_mut().map(|s| &mut s.rows) {
+                    list.push(row);
+                }
             }
         }
         close(&mut out, open);
@@ -531,6 +543,11 @@ impl Names {
         out.extend(folded.map(|(name, reason)| skip(name, reason)));
         out
     }
+}
+
+/// Whether values of two sources change alike.
+fn alike(a: &Source, b: &Source) -> bool {
+    (a.transposed, a.function, a.scale, a.add) == (b.transposed, b.function, b.scale, b.add)
 }
 
 /// Ends the list of the last source: one of all rows in order is no list.
