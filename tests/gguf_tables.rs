@@ -151,3 +151,11 @@ pub const PAIRED_LLAMA: &[&str] = &[MODEL, NORMS, PAIRED, MLP];
 pub const PLAIN: &[&str] = &[MODEL, NORMS, ATTENTION, MLP];
 
 pub const WITH_EXPERTS: &[&str] = &[MODEL, NORMS, ATTENTION, MLP, EXPERTS];
+
+pub const LATENT: &str = "
+    self_attn.q_a_proj > attn_q_a
+    self_attn.q_a_layernorm > attn_q_a_norm
+    self_attn.q_b_proj > attn_q_b
+    self_attn.kv_a_proj_with_mqa > attn_kv_a_mqa
+    self_attn.kv_a_layernorm > attn_kv_a_norm
+    self_attn.kv_b_proj > attn_k_b, attn_v_b : latent";

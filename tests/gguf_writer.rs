@@ -2,7 +2,8 @@
 //!
 //! A line of a table is `folder's name > file's name`, then what the converter does: `pairs` (halves of rotated rows become interleaved pairs; `pairs/k`
 //! those of key heads), `+1`, `turn` (transpose), `stack` (over the number that `#` stands for), `sort` (q, k, v grouped by key-value head become all q, all k, all
-//! v), `cut` (two halves by rows, the second name behind a comma), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
+//! v), `cut` (two halves by rows, the second name behind a comma; `cut columns` of a stack whose columns are outputs, `cut even` and `cut columns even` into
+//! even and odd ones), `latent` (keys, transposed, and values of every head), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
 //! `-exp column`, `rows N` (a vector as a matrix of N rows). A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
 //! file has.
 
@@ -299,9 +300,15 @@ impl Case {
                 stacks.entry(named(to)).or_default().insert(index, t);
                 continue;
             }
-            if how == "cut" {
+            if how.starts_with("cut") || how == "latent" {
                 let (first, second) = to.split_once(", ").unwrap();
-                let [a, b] = cut(&t);
+                let [a, b] = match how {
+                    "cut" => cut(&t, false, false),
+                    "cut even" => cut(&t, false, true),
+                    "cut columns" => cut(&t, true, false),
+                    "cut columns even" => cut(&t, true, true),
+                    _ => latent(&t, config),
+                };
                 out.insert(named(first), a);
                 out.insert(named(second), b);
                 continue;
@@ -438,37 +445,83 @@ fn column(t: Tensor) -> Tensor {
     }
 }
 
-fn turn(t: Tensor) -> Tensor {
-    let [rows, cols] = t.shape[..] else {
-        return t;
-    };
-    let size = t.bytes.len() / (rows * cols);
-    let at = |r: usize, c: usize| &t.bytes[(r * cols + c) * size..][..size];
-    let bytes = (0..cols)
-        .flat_map(|c| (0..rows).flat_map(move |r| at(r, c).to_vec()))
+/// Bytes of one value.
+fn size(t: &Tensor) -> usize {
+    t.bytes.len() / t.shape.iter().product::<usize>()
+}
+
+/// A tensor of this shape whose values are those at the given places.
+fn pick(t: &Tensor, shape: Vec<usize>, places: impl Iterator<Item = usize>) -> Tensor {
+    let size = size(t);
+    let bytes: Vec<u8> = places
+        .flat_map(|i| t.bytes[i * size..][..size].iter().copied())
         .collect();
+    assert_eq!(bytes.len(), size * shape.iter().product::<usize>());
     Tensor {
-        shape: vec![cols, rows],
+        name: t.name.clone(),
+        shape,
+        dtype: t.dtype.clone(),
         bytes,
-        ..t
     }
 }
 
-/// The two halves of the rows of every matrix of a stack.
-fn cut(t: &Tensor) -> [Tensor; 2] {
+/// Every matrix of a stack transposed; a vector as it is.
+fn turn(t: Tensor) -> Tensor {
+    let n = t.shape.len();
+    if n < 2 {
+        return t;
+    }
+    let (rows, cols) = (t.shape[n - 2], t.shape[n - 1]);
+    let matrices: usize = t.shape[..n - 2].iter().product();
+    let mut shape = t.shape.clone();
+    shape.swap(n - 2, n - 1);
+    let of =
+        |m: usize| (0..cols).flat_map(move |c| (0..rows).map(move |r| (m * rows + r) * cols + c));
+    pick(&t, shape, (0..matrices).flat_map(of))
+}
+
+/// The halves of the outputs of every matrix of a stack (of a bias: of every row), or the even and the odd ones; `columns`: they are its columns.
+fn cut(t: &Tensor, columns: bool, even: bool) -> [Tensor; 2] {
+    let bias = t.name.ends_with("bias");
+    let mut t = pick(t, t.shape.clone(), 0..t.shape.iter().product());
+    if columns {
+        t = turn(t);
+    }
+    if bias {
+        t.shape.push(1);
+    }
     let n = t.shape.len();
     let (rows, cols) = (t.shape[n - 2], t.shape[n - 1]);
-    let size = t.bytes.len() / t.shape.iter().product::<usize>() * rows * cols;
+    let matrices: usize = t.shape[..n - 2].iter().product();
     let mut shape = t.shape.clone();
     shape[n - 2] = rows / 2;
-    [0, 1].map(|half| Tensor {
-        name: t.name.clone(),
-        shape: shape.clone(),
-        dtype: t.dtype.clone(),
-        bytes: t
-            .bytes
-            .chunks(size)
-            .flat_map(|matrix| matrix[half * size / 2..][..size / 2].to_vec())
-            .collect(),
+    if bias {
+        shape.pop();
+    }
+    [0, 1].map(|half| {
+        let row = move |i: usize| match even {
+            true => 2 * i + half,
+            false => half * rows / 2 + i,
+        };
+        let of = move |m: usize| {
+            (0..rows / 2).flat_map(move |i| (0..cols).map(move |c| (m * rows + row(i)) * cols + c))
+        };
+        pick(&t, shape.clone(), (0..matrices).flat_map(of))
     })
+}
+
+/// From a latent vector to keys and values: the keys of every head transposed, and the values.
+fn latent(t: &Tensor, config: &Value) -> [Tensor; 2] {
+    let number = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (keys, values) = (number("qk_nope_head_dim"), number("v_head_dim"));
+    let (heads, rank) = (t.shape[0] / (keys + values), t.shape[1]);
+    let at = move |h: usize, row: usize, c: usize| (h * (keys + values) + row) * rank + c;
+    let k =
+        (0..heads).flat_map(|h| (0..rank).flat_map(move |c| (0..keys).map(move |d| at(h, d, c))));
+    let v = (0..heads)
+        .flat_map(|h| (0..values).flat_map(move |d| (0..rank).map(move |c| at(h, keys + d, c))));
+    [
+        pick(t, vec![heads, rank, keys], k),
+        pick(t, vec![heads, values, rank], v),
+    ]
 }

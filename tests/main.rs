@@ -11,6 +11,7 @@ mod format;
 mod forward;
 mod gguf;
 mod gguf_cases;
+mod gguf_cases_more;
 mod gguf_tables;
 mod gguf_writer;
 mod golden;

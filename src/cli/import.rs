@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// Turn a foreign model into a weight file
 ///
-/// SRC is a Hugging Face folder (config.json and safetensors), a GGUF file (F32, F16, BF16, Q8_0, Q4_0), or a llama2.c checkpoint. The
+/// SRC is a Hugging Face folder (config.json and safetensors), a GGUF file (F32, F16, BF16, Q8_0, Q4_0, MXFP4), or a llama2.c checkpoint. The
 /// result appears under its name complete or not at all.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \

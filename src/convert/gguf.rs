@@ -542,6 +542,7 @@ fn tensor(c: &mut Cursor) -> Result<Tensor> {
         2 => Dtype::Q4_0,
         8 => Dtype::Q8_0,
         30 => Dtype::Bf16,
+        39 => Dtype::Mxfp4,
         _ => Dtype::Other(type_name(code)),
     };
     let values = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
@@ -552,7 +553,7 @@ fn tensor(c: &mut Cursor) -> Result<Tensor> {
     }
     if let Dtype::Other(kind) = &dtype {
         return Err(Error::invalid(format_args!(
-            "tensor {name:?} has type {kind}, expected F32, F16, BF16, Q8_0 or Q4_0"
+            "tensor {name:?} has type {kind}, expected F32, F16, BF16, Q8_0, Q4_0 or MXFP4"
         )));
     }
     let (inner, outer) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);
@@ -633,7 +634,6 @@ fn type_name(code: u32) -> String {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
         _ => return format!("number {code}"),
     };
     name.to_owned()

@@ -104,6 +104,17 @@ impl<'a> Mxfp4<'a> {
     }
 }
 
+/// Values of blocks as GGUF has them, appended to `out`: of 17 bytes the first is the exponent; byte j of the others has element j in the low nibble
+/// and element j + 16 in the high one.
+pub fn widen(bytes: &[u8], out: &mut Vec<f32>) {
+    for block in bytes.chunks_exact(1 + BLOCK_BYTES as usize) {
+        let scale = scale(block[0]);
+        let value = |code: u8| VALUES[usize::from(code)] * scale;
+        out.extend(block[1..].iter().map(|&c| value(c & 15)));
+        out.extend(block[1..].iter().map(|&c| value(c >> 4)));
+    }
+}
+
 /// `2^(e - 127)`.
 fn scale(e: u8) -> f32 {
     match e {

@@ -277,6 +277,7 @@ fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Resu
             Dtype::Groups(_) if tensors.groups_are_blocks(part.tensor)? => Format::Q8,
             // A bf16 holds every value of such a block.
             Dtype::U8 if matches!(part.form, Form::Mxfp4(_)) => Format::Bf16,
+            Dtype::Mxfp4 => Format::Bf16,
             Dtype::F32 | Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => Format::F32,
         };
         let turned =

@@ -149,6 +149,8 @@ pub enum Dtype {
     Q8_0,
     /// GGUF: blocks of 32 values, f16 scale and 32 nibbles around 8.
     Q4_0,
+    /// GGUF: blocks of 32 values, an exponent and 32 floats of 4 bits.
+    Mxfp4,
     /// llama2.c version 2: all values as signed bytes, then one f32 scale per group of so many values.
     Groups(u32),
     /// Bytes that mean something only beside another tensor.
@@ -166,6 +168,7 @@ impl Dtype {
             Dtype::Bf16 => "BF16".into(),
             Dtype::Q8_0 => "Q8_0".into(),
             Dtype::Q4_0 => "Q4_0".into(),
+            Dtype::Mxfp4 => "MXFP4".into(),
             Dtype::Groups(n) => format!("Q8 in groups of {n}").into(),
             Dtype::U8 => "U8".into(),
             Dtype::Other(name) => name.into(),
@@ -179,6 +182,7 @@ impl Dtype {
             Dtype::F16 | Dtype::Bf16 => (1, 2),
             Dtype::Q8_0 => (32, 34),
             Dtype::Q4_0 => (32, 18),
+            Dtype::Mxfp4 => (32, 17),
             Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => return None,
         })
     }
@@ -517,7 +521,7 @@ fn missing(name: &str) -> Error {
 
 fn unreadable(t: &Tensor) -> Error {
     Error::invalid(format_args!(
-        "tensor {:?} has type {} and {} columns, expected F32, F16, BF16, or Q8_0 or Q4_0 in whole blocks",
+        "tensor {:?} has type {} and {} columns, expected F32, F16, BF16, or Q8_0, Q4_0 or MXFP4 in whole blocks",
         t.shown,
         t.dtype.name(),
         t.stored_cols()
@@ -549,6 +553,7 @@ fn widen(dtype: &Dtype, bytes: &[u8], out: &mut Vec<f32>) {
                 out.extend(block[2..].iter().map(|&c| scale * f32::from(c as i8)));
             }
         }
+        Dtype::Mxfp4 => super::mxfp4::widen(bytes, out),
         Dtype::Q4_0 => {
             for block in bytes.chunks_exact(18) {
                 let scale = f16::from_bits(two(block)).to_f32();

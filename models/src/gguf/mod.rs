@@ -9,6 +9,7 @@ mod encoders;
 mod experts;
 mod gemma;
 mod keys;
+mod latent;
 mod llama;
 mod names;
 mod older;
@@ -42,6 +43,7 @@ pub fn architectures() -> impl Iterator<Item = &'static Architecture> {
         gemma::ARCHITECTURES,
         older::ARCHITECTURES,
         experts::ARCHITECTURES,
+        latent::ARCHITECTURES,
         recurrent::ARCHITECTURES,
         encoders::ARCHITECTURES,
     ]

@@ -5,7 +5,7 @@
 //! family knows of GGUF, and nothing is computed: each change is a choice of rows, a transposition or a sum.
 
 use crate::error::{Error, Result};
-use crate::plan::{Function, Plan, Rows, Skip, Source};
+use crate::plan::{Function, Layout, Plan, Rows, Skip, Source};
 use crate::source::{Config, Tensors};
 use crate::spec::bound;
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +45,10 @@ pub(super) enum How {
     Heads,
     /// One matrix (or a stack of them) was cut into parts by rows; the folder's has this one at this place of so many.
     Piece(Piece),
+    /// Of the matrix from a latent vector to keys and values: the matrix of each head's keys, transposed.
+    LatentKeys,
+    /// The matrix of each head's values.
+    LatentValues,
     /// Rows of q, k and v, grouped by key-value head, were sorted into all of q, all of k, all of v.
     Sorted,
 }
@@ -146,6 +150,11 @@ enum Order {
         rows: u32,
         alternating: bool,
     },
+    /// Of every head so many rows that are columns of the first part, and so many rows of the second.
+    Latent {
+        keys: u32,
+        values: u32,
+    },
     /// Grouped in the folder, sorted in the file.
     Sorted {
         kv_heads: u32,
@@ -166,9 +175,9 @@ impl Entry {
         }
     }
 
-    /// Part and row of the file for a row of the folder.
-    fn locate(&self, row: u32) -> (usize, u32) {
-        match self.order {
+    /// Part and row of the file for a row of the folder, if it is one there.
+    fn locate(&self, row: u32) -> Option<(usize, u32)> {
+        Some(match self.order {
             Order::Same => (0, row),
             Order::From(first) => (0, first + row),
             Order::Paired { head_dim, rotated } => {
@@ -203,7 +212,11 @@ impl Entry {
                 };
                 (0, head * head_dim + d)
             }
-        }
+            Order::Latent { keys, values } => {
+                let (head, d) = (row / (keys + values), row % (keys + values));
+                (1, head * values + d.checked_sub(keys)?)
+            }
+        })
     }
 }
 
@@ -239,6 +252,7 @@ impl Names {
         let mut names = Names::default();
         let mut pieces: BTreeMap<String, (Piece, BTreeMap<usize, (String, Vec<u64>)>)> =
             BTreeMap::new();
+        let mut latents: BTreeMap<String, [Option<(&str, &[u64])>; 2]> = BTreeMap::new();
         for (name, shape) in tensors {
             let Some((to, how)) = find(tables, name) else {
                 names.insert(name.to_owned(), Entry::new(name, shape))?;
@@ -249,13 +263,44 @@ impl Names {
                     let cut = pieces.entry(to).or_insert((piece, BTreeMap::new()));
                     cut.1.insert(piece.index, (name.to_owned(), shape.to_vec()));
                 }
+                How::LatentKeys => latents.entry(to).or_default()[0] = Some((name, shape)),
+                How::LatentValues => latents.entry(to).or_default()[1] = Some((name, shape)),
                 how => names.add(name, shape, &to, how, sizes)?,
             }
         }
         for (to, (piece, parts)) in pieces {
             names.join(to, piece, parts)?;
         }
+        for (to, parts) in latents {
+            names.join_latent(to, parts)?;
+        }
         Ok(names)
+    }
+
+    /// The matrix from a latent vector to keys and values, which the file has apart.
+    fn join_latent(&mut self, to: String, parts: [Option<(&str, &[u64])>; 2]) -> Result<()> {
+        if let [
+            Some((k, &[heads, rank, keys])),
+            Some((v, &[also, values, again])),
+        ] = parts
+            && (heads, rank) == (also, again)
+            && keys.max(values) <= u64::from(bound::HEAD_DIM)
+            && heads <= u64::from(bound::HEADS)
+        {
+            let entry = Entry {
+                parts: vec![(k.to_owned(), heads * rank), (v.to_owned(), heads * values)],
+                order: Order::Latent {
+                    keys: keys as u32,
+                    values: values as u32,
+                },
+                ..Entry::new("", &[heads * (keys + values), rank])
+            };
+            return self.insert(to, entry);
+        }
+        for (name, shape) in parts.into_iter().flatten() {
+            self.insert(name.to_owned(), Entry::new(name, shape))?;
+        }
+        Ok(())
     }
 
     /// Adds a tensor whose values are known.
@@ -273,6 +318,7 @@ impl Names {
 
     /// Marks a tensor of the file as one whose values went into the configuration.
     pub(super) fn fold(&mut self, name: &str) {
+        self.entries.remove(name);
         self.folded
             .push((name.to_owned(), "read into the configuration"));
     }
@@ -366,7 +412,9 @@ impl Names {
                     return self.slices(entry, count as u32, &[dim], to, "{h}");
                 }
             }
-            How::Piece(_) => unreachable!("pieces are joined when all are there"),
+            How::Piece(_) | How::LatentKeys | How::LatentValues => {
+                unreachable!("joined when all parts are there")
+            }
         }
         self.insert(to.to_owned(), entry)
     }
@@ -468,15 +516,34 @@ impl Names {
             if entry.add != 0.0 && source.function != Function::Identity {
                 return refused("something was added to its values");
             }
+            let layout = match (&source.layout, entry.order, &source.rows) {
+                (Layout::Rows, ..) => turned(entry.turned),
+                (Layout::Transposed, ..) => turned(!entry.turned),
+                (
+                    &Layout::TransposedPart {
+                        period,
+                        first: 0,
+                        count,
+                    },
+                    Order::Latent { keys, values },
+                    Rows::All,
+                ) if (period, count) == (keys + values, keys) => Layout::Rows,
+                (Layout::TransposedPart { .. }, Order::Same, _) if !entry.turned => {
+                    source.layout.clone()
+                }
+                _ => return refused("it lies in another way"),
+            };
             let kind = Source {
                 name: String::new(),
+                layout,
                 rows: Rows::All,
-                transposed: source.transposed != entry.turned,
                 function: source.function,
                 scale: source.scale,
                 add: source.add + source.scale * entry.add,
             };
-            if let Order::Same = entry.order {
+            // What is one tensor of the file as a whole; so are the keys of a latent vector.
+            let part = matches!(source.layout, Layout::TransposedPart { .. });
+            if part || matches!(entry.order, Order::Same) {
                 close(&mut out, open.take());
                 out.push(Source {
                     name: entry.parts[0].0.clone(),
@@ -485,7 +552,7 @@ impl Names {
                 });
                 continue;
             }
-            if source.transposed != entry.turned {
+            if kind.layout != Layout::Rows {
                 return refused("its rows are columns");
             }
             let all;
@@ -498,7 +565,9 @@ impl Names {
             };
             let mut current = None;
             for row in rows {
-                let (part, row) = entry.locate(row);
+                let Some((part, row)) = entry.locate(row) else {
+                    return refused("some of its rows are columns");
+                };
                 if current != Some(part) {
                     let (name, total) = &entry.parts[part];
                     let continues = |last: &Source| last.name == *name && alike(last, &kind);
@@ -547,7 +616,15 @@ impl Names {
 
 /// Whether values of two sources change alike.
 fn alike(a: &Source, b: &Source) -> bool {
-    (a.transposed, a.function, a.scale, a.add) == (b.transposed, b.function, b.scale, b.add)
+    (&a.layout, a.function, a.scale, a.add) == (&b.layout, b.function, b.scale, b.add)
+}
+
+/// Outputs in rows or in columns.
+fn turned(turned: bool) -> Layout {
+    match turned {
+        true => Layout::Transposed,
+        false => Layout::Rows,
+    }
 }
 
 /// Ends the list of the last source: one of all rows in order is no list.
@@ -627,7 +704,11 @@ impl Tensors for Folder<'_> {
             }
             _ => {
                 for row in 0..units(&entry.shape, false) as u32 {
-                    let (part, row) = entry.locate(row);
+                    let Some((part, row)) = entry.locate(row) else {
+                        return Err(Error::new(format_args!(
+                            "tensor {name:?} is transposed in this file"
+                        )));
+                    };
                     let (values, width) = &parts[part];
                     let first = row as usize * width;
                     out.extend_from_slice(values.get(first..first + width).unwrap_or(&[]));
