@@ -3,11 +3,11 @@
 //! ```text
 //! codes:  [..., columns / 32, 16]   byte j of a block: element 2j in the low nibble, 2j + 1 in the high one
 //! scales: [..., columns / 32]       e stands for 2^(e - 127); 255 is no number
-//! nibble: sign | two bits of exponent, one of mantissa: 0 0.5 1 1.5 2 3 4 6
 //! ```
 //!
-//! Every value that f32 can hold is a bf16 too: it has two significant bits, and the smallest magnitude, 2^-128, is a subnormal of both.
+//! `fp4` says what codes and scales stand for.
 
+use super::fp4::{VALUES, scale};
 use super::source::{Dtype, Tensor, Tensors};
 use crate::error::{Error, Result};
 
@@ -16,11 +16,6 @@ const BLOCK: u64 = 32;
 
 /// Bytes of the codes of a block.
 const BLOCK_BYTES: u64 = 16;
-
-/// What a nibble stands for.
-const VALUES: [f32; 16] = [
-    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
-];
 
 /// The two tensors.
 #[derive(Clone, Copy, Debug)]
@@ -101,50 +96,5 @@ impl<'a> Mxfp4<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Values of blocks as GGUF has them, appended to `out`: of 17 bytes the first is the exponent; byte j of the others has element j in the low nibble
-/// and element j + 16 in the high one.
-pub fn widen(bytes: &[u8], out: &mut Vec<f32>) {
-    for block in bytes.chunks_exact(1 + BLOCK_BYTES as usize) {
-        let scale = scale(block[0]);
-        let value = |code: u8| VALUES[usize::from(code)] * scale;
-        out.extend(block[1..].iter().map(|&c| value(c & 15)));
-        out.extend(block[1..].iter().map(|&c| value(c >> 4)));
-    }
-}
-
-/// `2^(e - 127)`.
-fn scale(e: u8) -> f32 {
-    match e {
-        // Half of the smallest normal number.
-        0 => f32::from_bits(1 << 22),
-        255 => f32::NAN,
-        e => f32::from_bits(u32::from(e) << 23),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use half::bf16;
-
-    #[test]
-    fn scales_are_powers_of_two() {
-        for e in 0..255u8 {
-            assert_eq!(f64::from(scale(e)), 2f64.powi(i32::from(e) - 127));
-        }
-        assert!(scale(255).is_nan());
-    }
-
-    #[test]
-    fn every_value_is_a_bf16() {
-        for e in 0..255u8 {
-            for v in VALUES {
-                let x = v * scale(e);
-                assert_eq!(bf16::from_f32(x).to_f32().to_bits(), x.to_bits(), "{v} {e}");
-            }
-        }
     }
 }

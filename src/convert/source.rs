@@ -553,7 +553,7 @@ fn widen(dtype: &Dtype, bytes: &[u8], out: &mut Vec<f32>) {
                 out.extend(block[2..].iter().map(|&c| scale * f32::from(c as i8)));
             }
         }
-        Dtype::Mxfp4 => super::mxfp4::widen(bytes, out),
+        Dtype::Mxfp4 => super::fp4::widen(bytes, out),
         Dtype::Q4_0 => {
             for block in bytes.chunks_exact(18) {
                 let scale = f16::from_bits(two(block)).to_f32();
