@@ -16,6 +16,7 @@ pub const fn usual(
         names,
         records: &[],
         lost: "{}",
+        reordered: false,
     }
 }
 

@@ -442,4 +442,66 @@ pub const MORE: &[Case] = &[
         ],
         ..usual("lfm2_moe", "lfm2moe", &[LFM2, MODEL])
     },
+    Case {
+        records: &[
+            ("ssm.conv_kernel", Of("linear_conv_kernel_dim")),
+            ("ssm.inner_size", U(64)),
+            ("ssm.state_size", Of("linear_key_head_dim")),
+            ("ssm.time_step_rank", Of("linear_num_value_heads")),
+            ("ssm.group_count", Of("linear_num_key_heads")),
+            ("full_attention_interval", U(4)),
+            (
+                "expert_shared_feed_forward_length",
+                Of("shared_expert_intermediate_size"),
+            ),
+        ],
+        ..usual(
+            "qwen3_next",
+            "qwen3next",
+            &[
+                "
+    linear_attn.in_proj_qkvz > attn_qkv, attn_gate : cut by key heads
+    linear_attn.in_proj_ba > ssm_ba
+    linear_attn.conv1d > ssm_conv1d : squeeze
+    linear_attn.A_log! > ssm_a! : -exp
+    linear_attn.dt_bias! > ssm_dt.bias!
+    linear_attn.out_proj > ssm_out",
+                DELTA,
+                EXPERTS,
+            ],
+        )
+    },
+    Case {
+        reordered: true,
+        records: &[
+            ("ssm.conv_kernel", Of("linear_conv_kernel_dim")),
+            ("ssm.inner_size", U(64)),
+            ("ssm.state_size", Of("linear_key_head_dim")),
+            ("ssm.time_step_rank", Of("linear_num_value_heads")),
+            ("ssm.group_count", Of("linear_num_key_heads")),
+            (
+                "attention.recurrent_layers",
+                Flags(&[true, true, true, false]),
+            ),
+            ("rope.dimension_sections", Numbers(&[3, 3, 2, 0])),
+        ],
+        ..usual("qwen3_5", "qwen35", &[TILED, DELTA, MLP])
+    },
+    Case {
+        reordered: true,
+        records: &[
+            ("ssm.conv_kernel", Of("linear_conv_kernel_dim")),
+            ("ssm.inner_size", U(64)),
+            ("ssm.state_size", Of("linear_key_head_dim")),
+            ("ssm.time_step_rank", Of("linear_num_value_heads")),
+            ("ssm.group_count", Of("linear_num_key_heads")),
+            ("full_attention_interval", U(4)),
+            ("rope.dimension_sections", Numbers(&[3, 3, 2, 0])),
+            (
+                "expert_shared_feed_forward_length",
+                Of("shared_expert_intermediate_size"),
+            ),
+        ],
+        ..usual("qwen3_5_moe", "qwen35moe", &[TILED, DELTA, EXPERTS])
+    },
 ];

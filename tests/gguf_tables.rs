@@ -159,3 +159,30 @@ pub const LATENT: &str = "
     self_attn.kv_a_proj_with_mqa > attn_kv_a_mqa
     self_attn.kv_a_layernorm > attn_kv_a_norm
     self_attn.kv_b_proj > attn_k_b, attn_v_b : latent";
+
+pub const DELTA: &str = "
+    model.embed_tokens > token_embd
+    lm_head > output
+    model.norm > output_norm : +1
+    input_layernorm > attn_norm : +1
+    post_attention_layernorm > post_attention_norm : +1
+    self_attn.q_norm > attn_q_norm : +1
+    self_attn.k_norm > attn_k_norm : +1
+    self_attn.q_proj > attn_q
+    self_attn.k_proj > attn_k
+    self_attn.v_proj > attn_v
+    self_attn.o_proj > attn_output
+    linear_attn.norm > ssm_norm
+    mlp.shared_expert.gate_proj > ffn_gate_shexp
+    mlp.shared_expert.up_proj > ffn_up_shexp
+    mlp.shared_expert.down_proj > ffn_down_shexp
+    mlp.shared_expert_gate > ffn_gate_inp_shexp";
+pub const TILED: &str = "
+    linear_attn.in_proj_qkv > attn_qkv : tile behind q and k
+    linear_attn.in_proj_z > attn_gate : tile
+    linear_attn.in_proj_a > ssm_alpha : tile heads
+    linear_attn.in_proj_b > ssm_beta : tile heads
+    linear_attn.conv1d > ssm_conv1d : tile behind q and k squeeze
+    linear_attn.A_log! > ssm_a! : tile heads -exp
+    linear_attn.dt_bias! > ssm_dt.bias! : tile heads
+    linear_attn.out_proj > ssm_out : tile columns";

@@ -4,6 +4,8 @@
 //! those of key heads), `+1`, `turn` (transpose), `stack` (over the number that `#` stands for), `sort` (q, k, v grouped by key-value head become all q, all k, all
 //! v), `cut` (two halves by rows, the second name behind a comma; `cut columns` of a stack whose columns are outputs, `cut even` and `cut columns even` into
 //! even and odd ones), `latent` (keys, transposed, and values of every head), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
+//! `tile` (rows of value heads that are grouped by key heads take turns; `tile columns`, `tile heads` with one row each, `tile behind q and k`),
+//! `cut by key heads` (rows of q, k, v and z grouped by key heads into q, k, v and z),
 //! `-exp column`, `rows N` (a vector as a matrix of N rows). A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
 //! file has.
 
@@ -51,6 +53,8 @@ pub struct Case {
     pub records: &'static [(&'static str, Record)],
     /// Keys of the folder's configuration, as JSON, with the values that are left where no record can hold the golden's.
     pub lost: &'static str,
+    /// Whether the file keeps an order of its own, so that stored tensors differ though the model is the same.
+    pub reordered: bool,
 }
 
 /// Keys of configurations for records of integers.
@@ -300,9 +304,10 @@ impl Case {
                 stacks.entry(named(to)).or_default().insert(index, t);
                 continue;
             }
-            if how.starts_with("cut") || how == "latent" {
+            if to.contains(", ") {
                 let (first, second) = to.split_once(", ").unwrap();
                 let [a, b] = match how {
+                    "cut by key heads" => by_key_heads(&t, config),
                     "cut" => cut(&t, false, false),
                     "cut even" => cut(&t, false, true),
                     "cut columns" => cut(&t, true, false),
@@ -329,6 +334,19 @@ impl Case {
                 },
                 "column" => column(t),
                 "-exp" => minus_exp(&t),
+                "tile" => tile(&t, config, "linear_value_head_dim", false),
+                "tile behind q and k" => tile(&t, config, "linear_value_head_dim", true),
+                "tile heads" => tile(&t, config, "", false),
+                "tile heads -exp" => tile(&minus_exp(&t), config, "", false),
+                "tile columns" => {
+                    let t = tile(&turn(t), config, "linear_value_head_dim", false);
+                    turn(t)
+                }
+                "tile behind q and k squeeze" => {
+                    let shape = t.shape.iter().copied().filter(|&d| d != 1).collect();
+                    let t = Tensor { shape, ..t };
+                    tile(&t, config, "linear_value_head_dim", true)
+                }
                 "-exp column" => column(minus_exp(&t)),
                 other => match other.strip_prefix("rows ") {
                     Some(n) => {
@@ -523,5 +541,50 @@ fn latent(t: &Tensor, config: &Value) -> [Tensor; 2] {
     [
         pick(t, vec![heads, rank, keys], k),
         pick(t, vec![heads, values, rank], v),
+    ]
+}
+
+/// Rows (of a vector: values) of a tensor.
+fn pick_rows(t: &Tensor, rows: Vec<usize>) -> Tensor {
+    let width: usize = t.shape[1..].iter().product();
+    let mut shape = t.shape.clone();
+    shape[0] = rows.len();
+    let of = |r: usize| r * width..(r + 1) * width;
+    pick(t, shape, rows.into_iter().flat_map(of))
+}
+
+/// Value heads, grouped by key heads in the folder, that take turns in the file: first the first of every group. `dim` is the key of a head's rows.
+fn tile(t: &Tensor, config: &Value, dim: &str, behind: bool) -> Tensor {
+    let number = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (keys, values) = (
+        number("linear_num_key_heads"),
+        number("linear_num_value_heads"),
+    );
+    let dim = if dim.is_empty() { 1 } else { number(dim) };
+    let first = match behind {
+        true => 2 * keys * number("linear_key_head_dim"),
+        false => 0,
+    };
+    let group = values / keys;
+    let tiled = (0..values).flat_map(|i| {
+        let head = i % keys * group + i / keys;
+        (0..dim).map(move |d| first + head * dim + d)
+    });
+    pick_rows(t, (0..first).chain(tiled).collect())
+}
+
+/// Rows that are grouped by key heads, each with q, k, and v and z of its value heads: all q, all k, all v; all z.
+fn by_key_heads(t: &Tensor, config: &Value) -> [Tensor; 2] {
+    let number = |key: &str| config[key].as_u64().unwrap() as usize;
+    let keys = number("linear_num_key_heads");
+    let k = number("linear_key_head_dim");
+    let v = number("linear_num_value_heads") / keys * number("linear_value_head_dim");
+    let part = |at: usize, n: usize| {
+        (0..keys).flat_map(move |h| (0..n).map(move |d| h * (2 * k + 2 * v) + at + d))
+    };
+    let qkv = part(0, k).chain(part(k, k)).chain(part(2 * k, v));
+    [
+        pick_rows(t, qkv.collect()),
+        pick_rows(t, part(2 * k + v, v).collect()),
     ]
 }

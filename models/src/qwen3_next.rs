@@ -120,10 +120,7 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
         output_gate: true,
         ..s.attention()
     };
-    // The converter to GGUF has added it already.
-    if config.origin() == Origin::HuggingFace {
-        b.norm_offset = 1.0;
-    }
+    b.norm_offset = 1.0;
     for root in ["", "model."] {
         b.skip(
             format!("{root}mtp.*"),

@@ -170,7 +170,7 @@ fn width(k: &mut Keys) -> Result<()> {
 }
 
 /// Layers without a router have no experts.
-fn dense_layers(k: &mut Keys) {
+pub(super) fn dense_layers(k: &mut Keys) {
     let dense: Vec<u32> = (0..k.layers.min(1 << 12))
         .filter(|l| !k.has(&format!("blk.{l}.ffn_gate_inp.weight")))
         .collect();

@@ -4,6 +4,7 @@
 //! The metadata arrives as JSON values with its tokenizer left out. What the converter of llama.cpp changed is undone by the table, so a family
 //! file sees what it would see in a folder.
 
+mod delta;
 mod dense;
 mod encoders;
 mod experts;
@@ -44,6 +45,7 @@ pub fn architectures() -> impl Iterator<Item = &'static Architecture> {
         older::ARCHITECTURES,
         experts::ARCHITECTURES,
         latent::ARCHITECTURES,
+        delta::ARCHITECTURES,
         recurrent::ARCHITECTURES,
         encoders::ARCHITECTURES,
     ]
