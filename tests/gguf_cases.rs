@@ -17,6 +17,7 @@ pub const fn usual(
         records: &[],
         lost: "{}",
         reordered: false,
+        extra: &[],
     }
 }
 

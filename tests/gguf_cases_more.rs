@@ -504,4 +504,139 @@ pub const MORE: &[Case] = &[
         ],
         ..usual("qwen3_5_moe", "qwen35moe", &[TILED, DELTA, EXPERTS])
     },
+    Case {
+        records: &[
+            ("altup.active_idx", Of("altup_active_idx")),
+            ("altup.num_inputs", Of("altup_num_inputs")),
+            (
+                "embedding_length_per_layer_input",
+                Of("hidden_size_per_layer_input"),
+            ),
+            ("attention.shared_kv_layers", Of("num_kv_shared_layers")),
+            (
+                "final_logit_softcapping",
+                FloatOf("final_logit_softcapping"),
+            ),
+            ("feed_forward_length", Numbers(&[64; 6])),
+            (
+                "attention.sliding_window_pattern",
+                Flags(&[true, false, true, false, true, false]),
+            ),
+            // 0.8 and 0.9 of a normal distribution.
+            (
+                "activation_sparsity_scale",
+                Floats(&[
+                    0.841_621_2,
+                    1.281_551_6,
+                    f32::NEG_INFINITY,
+                    f32::NEG_INFINITY,
+                    f32::NEG_INFINITY,
+                    f32::NEG_INFINITY,
+                ]),
+            ),
+        ],
+        ..usual(
+            "gemma3n_text",
+            "gemma3n",
+            &[
+                LATER_GEMMA,
+                ATTENTION,
+                MLP,
+                "
+    model.altup_projections.# > altup_proj : stack
+    model.altup_unembed_projections.# > altup_unembd_proj : stack
+    altup.correct_output_scale! > altup_correct_scale.weight!
+    altup.correction_coefs > altup_correct_coef
+    altup.modality_router > altup_router
+    altup.prediction_coefs > altup_predict_coef
+    altup.router_norm > altup_router_norm
+    laurel.linear_left > laurel_l
+    laurel.linear_right > laurel_r
+    laurel.post_laurel_norm > laurel_post_norm",
+            ],
+        )
+    },
+    Case {
+        records: &[
+            ("attention.key_length", U(32)),
+            ("attention.value_length", U(32)),
+            ("attention.key_length_swa", U(16)),
+            ("attention.value_length_swa", U(16)),
+            ("rope.dimension_count", U(32)),
+            ("rope.dimension_count_swa", U(16)),
+            ("embedding_length_per_layer_input", U(0)),
+            ("attention.shared_kv_layers", U(0)),
+            ("attention.head_count_kv", Numbers(&[2, 1, 2, 2, 2, 1])),
+            (
+                "final_logit_softcapping",
+                FloatOf("final_logit_softcapping"),
+            ),
+            ("expert_used_count", Of("top_k_experts")),
+            (
+                "attention.sliding_window_pattern",
+                Flags(&[true, false, true, true, true, false]),
+            ),
+        ],
+        extra: &[("rope_freqs.weight", FULL_DIVISORS)],
+        ..usual(
+            "gemma4_text_moe",
+            "gemma4",
+            &[
+                LATER_GEMMA,
+                ATTENTION,
+                MLP,
+                "
+    layer_scalar! > layer_output_scale.weight!
+    post_feedforward_layernorm_1 > post_ffw_norm_1
+    pre_feedforward_layernorm_2 > pre_ffw_norm_2
+    post_feedforward_layernorm_2 > post_ffw_norm_2
+    router.proj > ffn_gate_inp
+    router.scale! > ffn_gate_inp.scale!
+    router.per_expert_scale! > ffn_down_exps.scale!
+    experts.gate_up_proj! > ffn_gate_up_exps.weight!
+    experts.down_proj! > ffn_down_exps.weight!",
+            ],
+        )
+    },
+    Case {
+        records: &[
+            ("attention.key_length", U(32)),
+            ("attention.value_length", U(32)),
+            ("attention.key_length_swa", U(16)),
+            ("attention.value_length_swa", U(16)),
+            ("rope.dimension_count", U(32)),
+            ("rope.dimension_count_swa", U(16)),
+            (
+                "embedding_length_per_layer_input",
+                Of("hidden_size_per_layer_input"),
+            ),
+            ("attention.shared_kv_layers", Of("num_kv_shared_layers")),
+            ("feed_forward_length", Numbers(&[64, 64, 64, 128, 128, 128])),
+            (
+                "final_logit_softcapping",
+                FloatOf("final_logit_softcapping"),
+            ),
+            (
+                "attention.sliding_window_pattern",
+                Flags(&[true, false, true, true, true, false]),
+            ),
+        ],
+        extra: &[("rope_freqs.weight", FULL_DIVISORS)],
+        ..usual(
+            "gemma4_text_ple",
+            "gemma4",
+            &[
+                LATER_GEMMA,
+                ATTENTION,
+                MLP,
+                "
+    layer_scalar! > layer_output_scale.weight!",
+            ],
+        )
+    },
+];
+
+/// Four pairs of sixteen turn.
+const FULL_DIVISORS: &[f32] = &[
+    1.0, 1.0, 1.0, 1.0, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30,
 ];

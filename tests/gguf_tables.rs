@@ -186,3 +186,17 @@ pub const TILED: &str = "
     linear_attn.A_log! > ssm_a! : tile heads -exp
     linear_attn.dt_bias! > ssm_dt.bias! : tile heads
     linear_attn.out_proj > ssm_out : tile columns";
+
+pub const LATER_GEMMA: &str = "
+    model.embed_tokens > token_embd
+    model.embed_tokens_per_layer > per_layer_token_embd
+    model.per_layer_model_projection > per_layer_model_proj
+    model.per_layer_projection_norm > per_layer_proj_norm
+    model.norm > output_norm
+    input_layernorm > attn_norm
+    post_attention_layernorm > post_attention_norm
+    pre_feedforward_layernorm > ffn_norm
+    post_feedforward_layernorm > post_ffw_norm
+    per_layer_input_gate > inp_gate
+    per_layer_projection > proj
+    post_per_layer_input_norm > post_norm";

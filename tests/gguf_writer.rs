@@ -27,6 +27,8 @@ pub enum Record {
     S(&'static str),
     /// Array of bool.
     Flags(&'static [bool]),
+    /// Array of f32.
+    Floats(&'static [f32]),
     /// Array of u32.
     Numbers(&'static [u32]),
     /// The number under this key of the configuration, as u32.
@@ -55,6 +57,8 @@ pub struct Case {
     pub lost: &'static str,
     /// Whether the file keeps an order of its own, so that stored tensors differ though the model is the same.
     pub reordered: bool,
+    /// Vectors that the folder does not have.
+    pub extra: &'static [(&'static str, &'static [f32])],
 }
 
 /// Keys of configurations for records of integers.
@@ -141,6 +145,10 @@ impl Case {
             let kind = if tensor.dtype == "F32" { 0 } else { 30 };
             w = w.tensor(&name, &dims, kind, &tensor.bytes);
         }
+        for (name, values) in self.extra {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            w = w.tensor(name, &[values.len() as u64], 0, &bytes);
+        }
         w.build()
     }
 
@@ -192,6 +200,14 @@ impl Case {
                 Record::S(s) => s.into(),
                 Record::Flags(list) => list.into(),
                 Record::Numbers(list) => list.into(),
+                // JSON has no infinity; what reads it back takes the word.
+                Record::Floats(list) => list
+                    .iter()
+                    .map(|x| match x.is_finite() {
+                        true => Value::from(f64::from(*x)),
+                        false => Value::from(x.to_string()),
+                    })
+                    .collect(),
                 Record::Of(name) => config[name].as_u64().unwrap().into(),
                 Record::FloatOf(name) => {
                     let in_rope = rope[name].as_f64();
@@ -395,7 +411,10 @@ fn put(w: GgufWriter, key: &str, value: &Value) -> GgufWriter {
             w.array(key, 4, list.len() as u64, &bytes)
         }
         Value::Array(list) => {
-            let wide = |x: &Value| (x.as_f64().unwrap() as f32).to_le_bytes();
+            let wide = |x: &Value| {
+                let word = || x.as_str().unwrap().parse().unwrap();
+                x.as_f64().map_or_else(word, |x| x as f32).to_le_bytes()
+            };
             let bytes: Vec<u8> = list.iter().flat_map(wide).collect();
             w.array(key, 6, list.len() as u64, &bytes)
         }

@@ -39,6 +39,15 @@ const LOW_RANK: DenseNames<'static> =
 
 /// How many standard deviations above their mean the gate's values must be to count, per layer; from the part that does not.
 fn cutoffs(config: &Config, layers: usize) -> Result<Vec<Option<f32>>> {
+    // A GGUF has the cut-offs themselves.
+    let key = "activation_sparsity_scale";
+    if let Some(list) = config.opt_array(key)? {
+        let cutoff = |x: &serde_json::Value| x.as_f64().map(|x| x as f32);
+        return match list.len() == layers {
+            true => Ok(list.iter().map(cutoff).collect()),
+            false => Err(config.unsupported(key, &format!("{layers} numbers"))),
+        };
+    }
     let key = "activation_sparsity_pattern";
     let wrong = || config.unsupported(key, &format!("{layers} numbers from 0 to below 1"));
     let Some(list) = config.opt_array(key)? else {
