@@ -149,7 +149,8 @@ fn folder_of(golden: &Path, config: &Path, scratch: &Path) -> PathBuf {
 }
 
 /// Files that the converter of llama.cpp made of goldens: `NAME.gguf` in the folder that the variable names. Where a converter lost something of the
-/// model, `NAME.json` is the configuration that is left, and the file is compared with the folder in that configuration.
+/// model, `NAME.json` is the configuration that is left, and the file is compared with the folder in that configuration. QUERN_GGUF_ONLY may name
+/// some of them, with commas between.
 #[test]
 fn files_made_by_the_converter_give_the_golden_values() {
     let Some(folder) = std::env::var_os("QUERN_GGUF_GOLDEN") else {
