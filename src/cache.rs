@@ -194,6 +194,8 @@ pub struct Sequence {
     ids: Option<Vec<u32>>,
     pub(crate) caches: Vec<KvCache>,
     pub(crate) states: Vec<State>,
+    /// What the decoder looks at, where there is an encoder: its caches are those of the branches that look.
+    source: Option<Box<Sequence>>,
 }
 
 impl Sequence {
@@ -210,7 +212,25 @@ impl Sequence {
             ids: keep_ids.then(Vec::new),
             caches: caches.into_iter().map(KvCache::new).collect(),
             states: states.iter().copied().map(State::new).collect(),
+            source: None,
         }
+    }
+
+    /// The same with a source, whose keys and values have these shapes.
+    pub(crate) fn with_source(self, shapes: impl IntoIterator<Item = KvShape>) -> Sequence {
+        Sequence {
+            source: Some(Box::new(Sequence::new(shapes, &[], false))),
+            ..self
+        }
+    }
+
+    /// The source that the tokens are about, if the model has an encoder; it is empty until it is encoded.
+    pub fn source(&self) -> Option<&Sequence> {
+        self.source.as_deref()
+    }
+
+    pub(crate) fn source_mut(&mut self) -> Option<&mut Sequence> {
+        self.source.as_deref_mut()
     }
 
     /// Tokens so far.
@@ -223,10 +243,11 @@ impl Sequence {
         self.len == 0
     }
 
-    /// Bytes of keys, values and recurrent states in use.
+    /// Bytes of keys, values and recurrent states in use, those of the source among them.
     pub fn bytes(&self) -> usize {
         let caches: usize = self.caches.iter().map(KvCache::bytes).sum();
-        caches + self.states.iter().map(State::bytes).sum::<usize>()
+        let states: usize = self.states.iter().map(State::bytes).sum();
+        caches + states + self.source.as_ref().map_or(0, |s| s.bytes())
     }
 
     /// Says how many positions the prompt has in all, before its first chunk runs: rotary embeddings that depend on the length of a pass
@@ -255,7 +276,7 @@ impl Sequence {
         self.counted = n;
     }
 
-    /// Forgets everything but the ids, which it returns.
+    /// Forgets everything but the ids, which it returns, and the source.
     pub(crate) fn restart(&mut self) -> Vec<u32> {
         self.len = 0;
         self.caches.iter_mut().for_each(KvCache::clear);

@@ -2,7 +2,7 @@
 //!
 //! This is what keeps the goldens sharp: a feature that its golden cannot see could be broken without anybody noticing.
 
-use crate::golden::{check_causal, engine, golden_file, goldens, read_golden};
+use crate::golden::{check_causal, check_seq2seq, engine, golden_file, goldens, read_golden};
 use quern::bytes::AlignedBytes;
 use quern::file::{Entry, ModelFile, Writer, WriterPlan};
 use quern_models::Spec;
@@ -56,13 +56,17 @@ pub fn sees(name: &str, edits: &[Edit]) {
     let file = golden_file(name);
     let golden = read_golden(&goldens().join(name));
     let same = with_spec(&file, file.spec().clone());
-    check_causal(&mut engine(same, 2), &golden).unwrap();
+    let check = match golden["kind"].as_str().unwrap() {
+        "seq2seq" => check_seq2seq,
+        _ => check_causal,
+    };
+    check(&mut engine(same, 2), &golden).unwrap();
     for (what, edit) in edits {
         let mut spec = file.spec().clone();
         edit(&mut spec);
         assert_ne!(&spec, file.spec(), "{name}: {what} changes nothing");
         let edited = with_spec(&file, spec);
-        let passed = check_causal(&mut engine(edited, 2), &golden).is_ok();
+        let passed = check(&mut engine(edited, 2), &golden).is_ok();
         assert!(!passed, "{name} does not see {what}");
     }
 }

@@ -148,6 +148,7 @@ impl Chain {
                 inv_freq: default_inv_freq(HEAD_DIM, 1e4),
                 factor: 1.0,
             }],
+            encoder: None,
             decoder: Stack {
                 layers: vec![Layer {
                     blocks: vec![

@@ -290,6 +290,7 @@ pub struct Builder<'a> {
     pub(crate) origin: Origin,
     pub(crate) foreign: &'a dyn Tensors,
     ropes: Vec<Rope>,
+    pub(crate) encoder: Option<Stack>,
     tensors: Vec<TensorPlan>,
     skipped: Vec<Skip>,
 }
@@ -304,6 +305,7 @@ impl<'a> Builder<'a> {
             origin: config.origin(),
             foreign,
             ropes: Vec::new(),
+            encoder: None,
             tensors: Vec::new(),
             skipped: Vec::new(),
         }
@@ -672,6 +674,7 @@ impl<'a> Builder<'a> {
                 context_length: s.context,
                 embed: frame.embed,
                 ropes: self.ropes,
+                encoder: self.encoder,
                 decoder: Stack {
                     layers,
                     streams: frame.streams,

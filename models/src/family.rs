@@ -60,6 +60,7 @@ pub const FAMILIES: &[Family] = &[
     crate::smollm3::FAMILY,
     crate::stablelm::FAMILY,
     crate::starcoder2::FAMILY,
+    crate::t5::FAMILY,
 ];
 
 /// The plan of a model: finds the family by `model_type`, then checks that every key was understood and that the plan makes

@@ -122,6 +122,8 @@ pub struct LayerBuilder<'b, 'a> {
     prefix: String,
     pub(crate) hidden: u32,
     index: usize,
+    /// Whether it is one of the encoder's.
+    pub(crate) encoder: bool,
     blocks: Vec<Block>,
     /// Norm of the next branch alone.
     branch_pre: Option<(Norm, String)>,
@@ -141,6 +143,7 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             prefix,
             hidden,
             index,
+            encoder: false,
             blocks: Vec::new(),
             branch_pre: None,
             branch_post: None,
@@ -163,14 +166,22 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
         self.hidden
     }
 
+    fn in_stack(&self, key: TensorKey) -> TensorKey {
+        match self.encoder {
+            true => key.in_encoder(),
+            false => key,
+        }
+    }
+
     fn block_key(&self, role: Role) -> TensorKey {
-        TensorKey::block(self.index, self.blocks.len() - 1, role)
+        self.in_stack(TensorKey::block(self.index, self.blocks.len() - 1, role))
     }
 
     /// The key of a tensor of the branch that comes next.
     pub fn branch_key(&self, role: Role) -> TensorKey {
         let block = self.blocks.len() - 1;
-        TensorKey::branch(self.index, block, self.blocks[block].branches.len(), role)
+        let branch = self.blocks[block].branches.len();
+        self.in_stack(TensorKey::branch(self.index, block, branch, role))
     }
 
     /// The block that was begun last.

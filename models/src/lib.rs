@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod encoder_builder;
 pub mod error;
 pub mod family;
 pub mod gguf;
@@ -68,6 +69,7 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod t5;
 
 pub use error::{Error, Result};
 pub use family::{FAMILIES, Family, plan};

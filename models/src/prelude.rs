@@ -16,7 +16,7 @@ pub(crate) use crate::recurrent_builder::{check_heads, mixer_width, step_limit};
 pub(crate) use crate::rope_config::RopeOptions;
 pub(crate) use crate::source::{Config, Origin, Tensors};
 pub(crate) use crate::spec::{
-    Activation, Alibi, Attention, Convolution, Dense, Embed, Experts, Gate, Groups, Latent,
-    LowRank, Mask, Norm, NormSpan, PositionScale, Positions, QkNorm, Router, RouterScores,
-    SelectiveScan, ShortConv, StateSpace,
+    Activation, Alibi, Attention, Convolution, Cross, Dense, Embed, Experts, Gate, Groups, Latent,
+    LowRank, Mask, Norm, NormSpan, PositionScale, Positions, QkNorm, RelativeBias, Router,
+    RouterScores, SelectiveScan, ShortConv, StateSpace, bound,
 };

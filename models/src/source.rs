@@ -183,6 +183,18 @@ impl<'a> Config<'a> {
             .transpose()
     }
 
+    /// An integer from 1 to `max`, `default` where the key is absent.
+    ///
+    /// # Errors
+    /// The key is missing and has no default, is no integer, or out of bounds.
+    pub fn bounded(&self, key: &str, default: Option<u32>, max: u32) -> Result<u32> {
+        match self.opt_u32(key)?.or(default) {
+            None => Err(self.missing(key)),
+            Some(n) if (1..=max).contains(&n) => Ok(n),
+            Some(_) => Err(self.unsupported(key, &format!("1 to {max}"))),
+        }
+    }
+
     /// A required number.
     ///
     /// # Errors

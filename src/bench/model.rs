@@ -1,12 +1,14 @@
 //! Speed of a whole model: prefill of a prompt and decoding after it, beside the read bandwidth of the same minutes.
 //!
+//! An encoder reads the prompt as a whole; its decoder then decodes about one as long.
+//!
 //! Tokens are made up (speed does not depend on which). Bandwidth is measured between the runs, because a shared machine changes its
 //! mind from minute to minute; the medians are compared.
 
 use super::bandwidth::Buffer;
 use super::median;
 use crate::error::{Error, Result};
-use crate::model::{Engine, Step, Wanted};
+use crate::model::{Engine, Source, Step, Wanted};
 use quern_kernels::KvType;
 use std::time::Instant;
 
@@ -68,19 +70,31 @@ pub fn measure(engine: &mut Engine, work: Workload) -> Result<Speed> {
     // One more than asked for: the first touches the pages of the file and of the buffers, and does not count.
     for run in 0..work.runs.max(1) + 1 {
         let mut rates = [0.0; 2];
-        for (rate, (count, chunk)) in rates
-            .iter_mut()
-            .zip([(work.prompt, work.chunk.max(1)), (work.decode, 1)])
-        {
+        let kinds = [
+            (work.prompt, work.chunk.max(1), false),
+            (work.decode, 1, true),
+        ];
+        for (rate, (count, chunk, decoding)) in rates.iter_mut().zip(kinds) {
             let mut sequence = model.new_sequence(work.kv);
+            let source = model.spec().encoder.is_some() && count > 0;
+            if source && decoding {
+                let ids = &tokens[..work.prompt.max(1)];
+                let seq = &mut sequence;
+                engine.encode(&mut [Source { seq, ids }])?;
+            }
             let start = Instant::now();
-            for chunk in tokens[..count].chunks(chunk) {
-                let wanted = Wanted::Last;
-                engine.forward(&mut [Step {
-                    seq: &mut sequence,
-                    tokens: chunk,
-                    wanted,
-                }])?;
+            if source && !decoding {
+                let (seq, ids) = (&mut sequence, &tokens[..count]);
+                engine.encode(&mut [Source { seq, ids }])?;
+            } else {
+                for chunk in tokens[..count].chunks(chunk) {
+                    let wanted = Wanted::Last;
+                    engine.forward(&mut [Step {
+                        seq: &mut sequence,
+                        tokens: chunk,
+                        wanted,
+                    }])?;
+                }
             }
             *rate = count as f64 / start.elapsed().as_secs_f64();
             model.file().check_unchanged()?;

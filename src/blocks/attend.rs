@@ -333,7 +333,7 @@ pub fn attend(
                 shape: cache.shape,
                 position: span.start + first,
                 tokens: per_block.min(span.rows.len() - first),
-                len: span.start + span.rows.len(),
+                len: span.keys,
                 head: &cache.read(kv_head),
                 first_head: kv_head * group + part,
                 heads: piece.min(group - part),
@@ -385,7 +385,7 @@ pub fn attend(
     let jobs = blocks * n_kv * pieces;
     let most_ranges = spans
         .iter()
-        .map(|s| (s.start + s.rows.len() - 1) / RANGE + 1)
+        .map(|s| (s.keys - 1) / RANGE + 1)
         .max()
         .unwrap_or(1);
     if jobs >= 2 * threads || most_ranges == 1 {

@@ -57,12 +57,12 @@ pub struct KeysValues {
 /// Buffers of all tokens, reused by every layer, and one workspace per thread.
 #[derive(Default)]
 pub struct Buffers {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
     gate: Vec<f32>,
-    mixed: ActBuffer,
-    core: attend::Buffers,
+    pub(super) mixed: ActBuffer,
+    pub(super) core: attend::Buffers,
     /// One normed head, or all of them.
     rows: Vec<Mutex<Vec<f32>>>,
 }

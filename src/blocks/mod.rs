@@ -3,6 +3,7 @@
 pub mod attend;
 pub mod attention;
 pub mod conv;
+pub mod cross;
 pub mod delta_rule;
 pub mod dense;
 pub mod experts;
@@ -24,6 +25,8 @@ pub struct Span<'a> {
     pub rows: Range<usize>,
     /// Position of its first new token.
     pub start: usize,
+    /// Positions in its caches once the new tokens have joined them.
+    pub keys: usize,
 }
 
 /// cos and sin of one rotary embedding for every token of a pass: `[tokens][dim / 2]`.

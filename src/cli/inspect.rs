@@ -10,7 +10,7 @@ use crate::file::meta::key;
 use crate::file::{Entry, Meta, ModelFile, OpenOptions, Value};
 use crate::tokenizer::Tokenizer;
 use quern_kernels::Format;
-use quern_models::spec::{Layer, Norm, Shape};
+use quern_models::spec::{Layer, Norm, Shape, Stack};
 use serde_json::{Map, Number, Value as Json, json};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -306,22 +306,16 @@ fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> S
             format_args!("times {}", spec.embed.scale),
         );
     }
-    row(&mut out, "layers", spec.decoder.layers.len());
-    for (kind, places) in kinds(&spec.decoder.layers) {
-        for (i, step) in steps(kind).iter().enumerate() {
-            let name = if i == 0 {
-                format!("  {}", ranges(&places))
-            } else {
-                String::new()
-            };
-            if name.len() > 15 {
-                let _ = writeln!(out, "{name}");
-                row(&mut out, "", step);
-            } else {
-                row(&mut out, &name, step);
-            }
-        }
+    if let Some(encoder) = &spec.encoder {
+        row(&mut out, "encoder", layer_count(encoder));
+        describe_layers(&encoder.layers, &mut out);
+        let last = encoder.final_norm.as_ref();
+        row(&mut out, "", last.map_or("no norm".to_string(), norm));
+        row(&mut out, "decoder", layer_count(&spec.decoder));
+    } else {
+        row(&mut out, "layers", spec.decoder.layers.len());
     }
+    describe_layers(&spec.decoder.layers, &mut out);
     for (i, rope) in spec.ropes.iter().enumerate() {
         row(
             &mut out,
@@ -396,6 +390,29 @@ fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> S
         }
     }
     out
+}
+
+fn layer_count(stack: &Stack) -> String {
+    format!("{} layers", stack.layers.len())
+}
+
+/// The steps of every kind of layer, beside the places of that kind.
+fn describe_layers(layers: &[Layer], out: &mut String) {
+    for (kind, places) in kinds(layers) {
+        for (i, step) in steps(kind).iter().enumerate() {
+            let name = if i == 0 {
+                format!("  {}", ranges(&places))
+            } else {
+                String::new()
+            };
+            if name.len() > 15 {
+                let _ = writeln!(out, "{name}");
+                row(out, "", step);
+            } else {
+                row(out, &name, step);
+            }
+        }
+    }
 }
 
 /// Tokenizer, special ids, template, defaults, samples.
@@ -534,6 +551,7 @@ fn describe_json(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool)
         "context_length": spec.context_length,
         "hidden": spec.hidden,
         "n_layers": spec.decoder.layers.len(),
+        "n_encoder_layers": spec.encoder.as_ref().map_or(0, |e| e.layers.len()),
         "spec": stored(spec),
         "metadata": metadata,
         "tokenizer": tokenizer.map(|t| json!({

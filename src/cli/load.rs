@@ -176,6 +176,24 @@ impl Loaded {
         )
     }
 
+    /// What the decoder begins with, if the model has an encoder for what the user gives.
+    ///
+    /// # Errors
+    /// Invalid if the file does not say it.
+    pub fn decoder_start(&self) -> Result<Option<u32>> {
+        let model = self.engine.model();
+        if model.spec().encoder.is_none() {
+            return Ok(None);
+        }
+        let start = model.file().meta().decoder_start();
+        start.map(Some).ok_or_else(|| {
+            let path = model.file().path();
+            Error::invalid(format_args!(
+                "{path:?}: token.decoder_start is missing, expected the id that the decoder begins with"
+            ))
+        })
+    }
+
     /// The ids that end a generation: the file's, which come from its generation settings, and the tokenizer's.
     pub fn end_ids(&self) -> Vec<u32> {
         let mut ids = self.engine.model().file().meta().eos().to_vec();

@@ -25,6 +25,8 @@ struct Json<'a> {
     text: &'a str,
     ids: &'a [u32],
     prompt_ids: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decoder_prompt_ids: Option<&'a [u32]>,
     finish_reason: &'static str,
     usage: Usage,
     fingerprint: Option<&'a str>,
@@ -80,11 +82,13 @@ impl Report<'_> {
     /// # Errors
     /// None that can be expected: everything in it can be written as JSON.
     pub fn json(&self) -> Result<String> {
-        let stats = &self.outcome.stats;
+        let (stats, request) = (&self.outcome.stats, self.request);
+        let source = request.source.as_deref();
         json_text(&Json {
             text: &self.outcome.text,
             ids: &self.outcome.ids,
-            prompt_ids: &self.request.prompt,
+            prompt_ids: source.unwrap_or(&request.prompt),
+            decoder_prompt_ids: source.map(|_| &request.prompt[..]),
             finish_reason: self.outcome.finish.name(),
             usage: Usage {
                 prompt_tokens: stats.prompt_tokens,
@@ -92,7 +96,7 @@ impl Report<'_> {
                 total_tokens: stats.prompt_tokens + stats.new_tokens,
             },
             fingerprint: self.outcome.fingerprint.as_deref(),
-            seed: self.request.sampling.seed,
+            seed: request.sampling.seed,
             timings: self.timings(),
         })
     }

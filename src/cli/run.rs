@@ -1,4 +1,4 @@
-//! `quern run`: continues a prompt.
+//! `quern run`: continues a prompt, or answers it where the model has an encoder that reads it.
 
 use super::load::{Ids, ModelArgs};
 use super::output::{self, Stdout, Stream};
@@ -11,6 +11,7 @@ use crate::file::meta::key;
 use crate::generate::{self, Decode, Finish, Request, Watch};
 use crate::sample::Params;
 use crate::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer};
+use quern_models::Spec;
 use std::hash::{BuildHasher, Hasher};
 
 /// Arguments of `quern run`.
@@ -26,7 +27,7 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub text: TextArgs,
-    /// Continue exactly these token ids (nothing is added in front)
+    /// Continue exactly these token ids (nothing is added in front); an encoder reads exactly these
     #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "prompt", "file"])]
     pub ids: Option<Ids>,
     /// Plain completion: no chat template around the prompt
@@ -39,7 +40,7 @@ pub struct Args {
     #[arg(short = 'n', long, visible_alias = "n-predict", alias = "predict", value_name = "N", allow_hyphen_values = true,
           default_value = "-1", value_parser = parse_count)]
     pub max_tokens: Count,
-    /// Use less context than the model has (0: all of it)
+    /// Use less context than the model has (0: all of it); more only where no position is out of its reach
     #[arg(
         short,
         long,
@@ -174,14 +175,15 @@ impl Args {
     }
 }
 
-/// Positions that may be used: the model's, or fewer.
+/// Positions that may be used: the model's, or fewer; or more, where the model can tell any positions apart.
 ///
 /// # Errors
 /// A usage error if more are asked for than the model has.
-pub fn context(asked: u32, model: u32) -> Result<usize> {
+pub fn context(asked: u32, spec: &Spec) -> Result<usize> {
+    let model = spec.context_length;
     match asked {
         0 => Ok(model as usize),
-        n if n > model => Err(Error::usage(format_args!(
+        n if n > model && !spec.any_length() => Err(Error::usage(format_args!(
             "--context is {n}, but the model was made for {model}"
         ))),
         n => Ok(n as usize),
@@ -201,16 +203,22 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut loaded = args.model.load()?;
     let spec = loaded.engine.model().spec();
-    let context = context(args.context, spec.context_length)?;
-    let prompt = match (&args.ids, text) {
+    let context = context(args.context, spec)?;
+    let given = match (&args.ids, text) {
         (Some(Ids(ids)), _) => ids.clone(),
         (None, text) => loaded.encode(&text.unwrap_or_default(), args.parse_special)?,
+    };
+    // An encoder reads what is given, and the decoder begins anew.
+    let (source, prompt) = match loaded.decoder_start()? {
+        Some(start) => (Some(given), vec![start]),
+        None => (None, given),
     };
     let end_ids = match args.ignore_eos {
         true => Vec::new(),
         false => loaded.end_ids(),
     };
     let request = Request {
+        source,
         prompt,
         max_new: match args.max_tokens {
             Count::Unlimited => None,
@@ -226,7 +234,14 @@ pub fn run(args: Args) -> Result<()> {
     };
     let tokenizer = loaded.tokenizer.clone();
     let mut decode: Box<dyn Decode> = match &tokenizer {
-        Some(tokenizer) => Box::new(Text::after(&request.prompt, tokenizer)?),
+        Some(tokenizer) => {
+            // What a decoder writes continues nothing.
+            let before = match &request.source {
+                Some(_) => &[][..],
+                None => &request.prompt,
+            };
+            Box::new(Text::after(before, tokenizer)?)
+        }
         None => Box::new(Numbers {
             show: !args.json,
             first: true,

@@ -1,11 +1,12 @@
-//! `quern score`: how probable each token of a text is.
+//! `quern score`: how probable each token of a text is, for an encoder-decoder given the source.
 
-use super::load::{Ids, ModelArgs};
+use super::load::{Ids, Loaded, ModelArgs};
 use super::output::{self, Stdout};
 use super::text::TextArgs;
 use crate::error::{Error, Result};
 use crate::generate::score::{Position, Summary, score};
 use serde::Serialize;
+use std::ffi::OsString;
 
 /// Arguments of `quern score`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,9 @@ token given the ones before (null at the first; natural logarithm) and top and l
 
 Examples:
   quern score -m model.quern \"Once upon a time\"
-  quern score -m model.quern --ids 1,403,407 --top 5 --logits last --kv f32 --json"
+  quern score -m model.quern --ids 1,403,407 --top 5 --logits last --kv f32 --json
+  quern score -m translator.quern --encoder \"Good morning\" \"Guten Morgen\"
+  quern score -m translator.quern --encoder-ids 37,1 --ids 0,584,1"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -25,7 +28,18 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub text: TextArgs,
-    /// Score exactly these token ids (nothing is added in front)
+    /// What the encoder of an encoder-decoder reads; the text is then what its decoder writes
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "encoder_ids",
+        allow_hyphen_values = true
+    )]
+    pub encoder: Option<OsString>,
+    /// The same as exactly these token ids
+    #[arg(long, value_name = "1,2,3")]
+    pub encoder_ids: Option<Ids>,
+    /// Score exactly these token ids (nothing is added in front, not even what a decoder begins with)
     #[arg(long, value_name = "1,2,3", conflicts_with_all = ["text", "prompt", "file"])]
     pub ids: Option<Ids>,
     /// Read special tokens in the text as such, and not as text
@@ -93,16 +107,23 @@ pub fn run(args: Args) -> Result<()> {
         None => Some(args.text.read()?),
     };
     let mut loaded = args.model.load()?;
-    let context = super::run::context(args.context, loaded.engine.model().spec().context_length)?;
+    let context = super::run::context(args.context, loaded.engine.model().spec())?;
+    let source = args.source(&loaded)?;
     let ids = match (&args.ids, text) {
         (Some(Ids(ids)), _) => ids.clone(),
-        (None, text) => loaded.encode(&text.unwrap_or_default(), args.parse_special)?,
+        (None, text) => {
+            // A decoder begins with an id of its own.
+            let mut ids: Vec<u32> = loaded.decoder_start()?.into_iter().collect();
+            ids.extend(loaded.encode(&text.unwrap_or_default(), args.parse_special)?);
+            ids
+        }
     };
     let mut out = output::stdout();
     let last = ids.len().saturating_sub(1);
     let tokenizer = loaded.tokenizer.clone();
     let summary = score(
         &mut loaded.engine,
+        source.as_deref(),
         &ids,
         context,
         args.model.kv.into(),
@@ -128,6 +149,35 @@ pub fn run(args: Args) -> Result<()> {
         });
     }
     total(&mut out, summary)
+}
+
+impl Args {
+    /// The ids that the encoder reads, if the model has one.
+    fn source(&self, loaded: &Loaded) -> Result<Option<Vec<u32>>> {
+        let given = self.encoder.is_some() || self.encoder_ids.is_some();
+        match (loaded.engine.model().spec().encoder.is_some(), given) {
+            (false, false) => return Ok(None),
+            (true, false) => {
+                return Err(Error::usage(
+                    "this model has an encoder: say what it reads with --encoder TEXT or --encoder-ids 1,2,3",
+                ));
+            }
+            (false, true) => {
+                return Err(Error::usage(
+                    "--encoder and --encoder-ids are for models with an encoder; this one has none",
+                ));
+            }
+            (true, true) => {}
+        }
+        match (&self.encoder_ids, &self.encoder) {
+            (Some(Ids(ids)), _) => Ok(Some(ids.clone())),
+            (None, text) => {
+                let text = text.clone().unwrap_or_default().into_string();
+                let text = text.map_err(|_| Error::usage("--encoder is not UTF-8"))?;
+                loaded.encode(&text, self.parse_special).map(Some)
+            }
+        }
+    }
 }
 
 /// Numbers are printed with as many digits as reading them back takes.

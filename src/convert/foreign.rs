@@ -86,6 +86,8 @@ pub struct SpecialIds {
     pub eos: Vec<u32>,
     /// Padding.
     pub pad: Option<u32>,
+    /// Begins what the decoder of an encoder-decoder writes.
+    pub decoder_start: Option<u32>,
     /// Unknown text.
     pub unk: Option<u32>,
 }
@@ -112,7 +114,12 @@ impl Foreign {
     /// Names the id.
     pub fn check_ids(&self, vocab_size: u32) -> Result<()> {
         let ids = &self.ids;
-        let named = [("bos", ids.bos), ("pad", ids.pad), ("unk", ids.unk)];
+        let named = [
+            ("bos", ids.bos),
+            ("decoder start", ids.decoder_start),
+            ("pad", ids.pad),
+            ("unk", ids.unk),
+        ];
         let eos = ids.eos.iter().map(|&id| ("eos", Some(id)));
         for (what, id) in named.into_iter().chain(eos) {
             if let Some(id) = id.filter(|&id| id >= vocab_size) {

@@ -283,6 +283,7 @@ fn special_ids(
         bos: list("bos_token_id")?.first().copied(),
         eos,
         pad: list("pad_token_id")?.first().copied(),
+        decoder_start: list("decoder_start_token_id")?.first().copied(),
         unk: list("unk_token_id")?.first().copied(),
     })
 }

@@ -181,6 +181,11 @@ impl<'f> Prepared<'f> {
         id(&mut meta, key::BOS, f.ids.bos.or(tok.bos));
         id(&mut meta, key::PAD, f.ids.pad.or(tok.pad));
         id(&mut meta, key::UNK, f.ids.unk);
+        if self.plan.spec.encoder.is_some() {
+            // Without one of its own a decoder begins with padding.
+            let start = f.ids.decoder_start.or(f.ids.pad).or(tok.pad);
+            id(&mut meta, key::DECODER_START, start);
+        }
         let eos = if f.ids.eos.is_empty() {
             &tok.eos
         } else {

@@ -122,6 +122,7 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         eos,
         pad: g.u32("tokenizer.ggml.padding_token_id")?,
         unk: g.u32("tokenizer.ggml.unknown_token_id")?,
+        decoder_start: None,
     };
     let name = g
         .string("general.name")?

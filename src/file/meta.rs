@@ -40,6 +40,8 @@ pub mod key {
     pub const BOS: &str = "token.bos";
     /// List of u32: the ids that end a generation.
     pub const EOS: &str = "token.eos";
+    /// u32: the id that the decoder of an encoder-decoder begins with.
+    pub const DECODER_START: &str = "token.decoder_start";
     /// u32: padding.
     pub const PAD: &str = "token.pad";
     /// u32: unknown text.
@@ -234,6 +236,11 @@ impl Meta {
         self.u32(key::BOS)
     }
 
+    /// The id that the decoder of an encoder-decoder begins with.
+    pub fn decoder_start(&self) -> Option<u32> {
+        self.u32(key::DECODER_START)
+    }
+
     /// The ids that end a generation.
     pub fn eos(&self) -> &[u32] {
         self.u32s(key::EOS)
@@ -303,7 +310,9 @@ impl Meta {
                 ) => {}
                 (key::SOURCE_FILES | key::SOURCE_HASHES | key::GOLDEN_TEXTS, Value::Strings(_)) => {
                 }
-                (key::BOS | key::PAD | key::UNK, Value::U32(v)) => id(key, *v)?,
+                (key::BOS | key::DECODER_START | key::PAD | key::UNK, Value::U32(v)) => {
+                    id(key, *v)?
+                }
                 (key::EOS | key::GOLDEN_IDS, Value::U32s(v)) => {
                     v.iter().try_for_each(|v| id(key, *v))?
                 }
@@ -333,6 +342,7 @@ impl Meta {
                     | key::SOURCE_HASHES
                     | key::GOLDEN_TEXTS
                     | key::BOS
+                    | key::DECODER_START
                     | key::PAD
                     | key::UNK
                     | key::EOS

@@ -1,10 +1,12 @@
-//! The embedding of a text: hidden vectors of all its positions, pooled and projected as the model says.
+//! The embedding of a text: hidden vectors of all its positions, pooled and projected as the model says. Of an encoder-decoder they are
+//! those of the encoder.
 //!
 //! Means and lengths are sums in f64 over ascending positions and dimensions, so that embeddings have equal bits on every machine.
 
 use super::check_context;
+use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::model::{Engine, Step, Wanted};
+use crate::model::{Engine, Hidden, Model, Source, Step, Wanted};
 use quern_kernels::KvType;
 use quern_models::spec::Pooling;
 
@@ -46,18 +48,14 @@ pub fn embed(engine: &mut Engine, ids: &[u32], options: &Options) -> Result<Embe
     check_context("the text", ids.len(), options.context)?;
     let model = engine.model().clone();
     let spec = model.spec();
-    let one_pass = spec.one_pass();
+    let one_pass = spec.encoder.is_some() || spec.one_pass();
     let chunk = if one_pass { ids.len() } else { options.chunk };
     let width = spec.hidden as usize;
     let mut sequence = model.new_sequence(KvType::F32);
     sequence.set_prompt_len(ids.len());
     let mut hidden = Vec::new();
     for tokens in ids.chunks(chunk.max(1)) {
-        let states = engine.hidden(&mut [Step {
-            seq: &mut sequence,
-            tokens,
-            wanted: Wanted::All,
-        }])?;
+        let states = states(engine, &model, &mut sequence, tokens)?;
         model.file().check_unchanged()?;
         hidden
             .try_reserve(states.rows() * width)
@@ -92,6 +90,23 @@ pub fn embed(engine: &mut Engine, ids: &[u32], options: &Options) -> Result<Embe
         embedding,
         pooler,
     })
+}
+
+/// Hidden vectors of the next tokens.
+fn states<'e>(
+    engine: &'e mut Engine,
+    model: &Model,
+    seq: &mut Sequence,
+    tokens: &[u32],
+) -> Result<Hidden<'e>> {
+    if model.spec().encoder.is_some() {
+        return engine.encode(&mut [Source { seq, ids: tokens }]);
+    }
+    engine.hidden(&mut [Step {
+        seq,
+        tokens,
+        wanted: Wanted::All,
+    }])
 }
 
 fn mean(rows: &[f32], width: usize) -> Vec<f32> {

@@ -11,8 +11,9 @@ pub mod embed;
 pub mod score;
 pub mod stops;
 
+use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::model::{Engine, Step, Wanted};
+use crate::model::{Engine, Source, Step, Wanted};
 use crate::sample::{Params, Sampler};
 use quern_kernels::KvType;
 use std::time::{Duration, Instant};
@@ -25,11 +26,13 @@ pub const DEFAULT_CHUNK: usize = 512;
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// Ids that the encoder reads, if the model has one.
+    pub source: Option<Vec<u32>>,
     /// Ids that the text continues; at least one.
     pub prompt: Vec<u32>,
     /// Most ids to generate; none: until another rule stops.
     pub max_new: Option<usize>,
-    /// Most positions, prompt and text together.
+    /// Most positions, prompt and text together; of a source as many.
     pub context: usize,
     /// Texts that end the generation; they are not part of the text.
     pub stop: Vec<String>,
@@ -117,7 +120,7 @@ pub struct Outcome {
 /// Measurements of one generation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
-    /// Tokens of the prompt.
+    /// Tokens of the source, or else of the prompt.
     pub prompt_tokens: usize,
     /// Generated tokens.
     pub new_tokens: usize,
@@ -200,10 +203,39 @@ pub fn check_context(what: &str, tokens: usize, context: usize) -> Result<()> {
     Ok(())
 }
 
+/// A new sequence for `prompt` tokens; its source, where the model has an encoder, has been encoded.
+///
+/// # Errors
+/// A source that is missing, or one for a model without an encoder (usage), or longer than the context (limit), or with an id beyond the
+/// vocabulary; a model file that changed.
+fn begin(
+    engine: &mut Engine,
+    source: Option<&[u32]>,
+    prompt: usize,
+    context: usize,
+    kv: KvType,
+) -> Result<Sequence> {
+    let model = engine.model().clone();
+    let mut sequence = model.new_sequence(kv);
+    sequence.set_prompt_len(prompt);
+    match (source, sequence.source()) {
+        (Some(ids), _) => {
+            check_context("the source", ids.len(), context)?;
+            let seq = &mut sequence;
+            engine.encode(&mut [Source { seq, ids }])?;
+            model.file().check_unchanged()?;
+        }
+        (None, Some(_)) => return Err(Error::usage("this model's encoder needs a source")),
+        (None, None) => {}
+    }
+    Ok(sequence)
+}
+
 /// Runs one request to its end. The engine's model is the one that the ids belong to.
 ///
 /// # Errors
-/// A prompt that is empty (usage) or longer than the context (limit, before anything is run); an id beyond the vocabulary; logits that
+/// A prompt that is empty, a source that is missing or that the model has no encoder for (usage); a prompt or source longer than the context
+/// (limit, before anything is run); an id beyond the vocabulary; logits that
 /// cannot be sampled from (invalid: names position and id); a model file that changed; what `watch` returns. Text that was given out
 /// before stays given out.
 pub fn generate(
@@ -226,10 +258,11 @@ pub fn generate(
     let model = engine.model().clone();
     let room = request.context - request.prompt.len();
     let most = request.max_new.unwrap_or(usize::MAX);
-    let mut sequence = model.new_sequence(request.kv);
-    sequence.set_prompt_len(request.prompt.len());
+    let source = request.source.as_deref();
+    let prompt = request.prompt.len();
+    let mut sequence = begin(engine, source, prompt, request.context, request.kv)?;
     let mut stats = Stats {
-        prompt_tokens: request.prompt.len(),
+        prompt_tokens: source.map_or(prompt, <[u32]>::len),
         ..Stats::default()
     };
     let mut fingerprint = request.fingerprint.then(Fingerprint::new);

@@ -3,7 +3,7 @@
 //! The log-softmax is computed in f64 over ascending ids, with the `libm` crate's `exp` and `log`, so that scores have equal bits on
 //! every machine, as the logits have.
 
-use super::check_context;
+use super::{begin, check_context};
 use crate::error::{Error, Result};
 use crate::model::{Engine, Step, Wanted};
 use crate::sample;
@@ -77,13 +77,14 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
     max + libm::log(sum)
 }
 
-/// Scores the ids in one sequence, in passes of at most `chunk` tokens, and hands every position to `visit` in order.
+/// Scores the ids in one sequence (about this source, where the model has an encoder), in passes of at most `chunk` tokens, and hands every position to `visit` in order.
 ///
 /// # Errors
-/// No ids (usage), more than the context holds (limit, before anything is run), an id beyond the vocabulary, logits with NaN or
+/// No ids, a source that is missing or that the model has no encoder for (usage), more than the context holds (limit, before anything is run), an id beyond the vocabulary, logits with NaN or
 /// infinity (invalid), a model file that changed, what `visit` returns.
 pub fn score(
     engine: &mut Engine,
+    source: Option<&[u32]>,
     ids: &[u32],
     context: usize,
     kv: KvType,
@@ -98,8 +99,7 @@ pub fn score(
     let kernels = engine.kernels();
     let rows = LOGITS_BYTES / (4 * model.spec().vocab_size as usize);
     let chunk = chunk.min(rows).max(1);
-    let mut sequence = model.new_sequence(kv);
-    sequence.set_prompt_len(ids.len());
+    let mut sequence = begin(engine, source, ids.len(), context, kv)?;
     let mut expected: Option<f64> = None;
     let mut sum = 0.0;
     let mut pos = 0;

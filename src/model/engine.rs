@@ -1,7 +1,7 @@
 //! The forward pass over a ragged batch.
 
 use super::ends::states;
-use super::{Block, BoundOp, Model};
+use super::{Block, BoundOp, Model, Stack};
 use crate::blocks::{
     Angles, Span, attention, conv, delta_rule, dense, experts, latent, per_layer, selective_scan,
     state_space, streams,
@@ -87,7 +87,7 @@ pub(super) struct Workspace {
     /// What branches return, `[tokens][hidden padded to a panel]`.
     outputs: Vec<Vec<f32>>,
     angles: Vec<Angles>,
-    attention: attention::Buffers,
+    pub(super) attention: attention::Buffers,
     latent: latent::Buffers,
     dense: dense::Buffers,
     experts: experts::Buffers,
@@ -164,8 +164,9 @@ impl Engine {
     /// Runs one ragged batch and returns the wanted logits.
     ///
     /// # Errors
-    /// A model without a head, an id that is not in the vocabulary, a step without tokens, a later part of a sequence that needs one pass, more positions than the model has a table for, not enough memory for
-    /// the cache. Nothing has happened then, but that a sequence that had to be computed anew may be empty.
+    /// A model without a head, a step without tokens or without the source that the decoder looks at, an id that is not in the vocabulary, a later
+    /// part of a sequence that needs one pass, more positions than the model has a table for, not enough memory for the cache. Nothing
+    /// has happened then, but that a sequence that had to be computed anew may be empty.
     pub fn forward(&mut self, steps: &mut [Step<'_>]) -> Result<Logits<'_>> {
         if self.model.head.is_none() {
             return Err(Error::usage(
@@ -194,32 +195,45 @@ impl Engine {
 
     fn check(&self, steps: &[Step<'_>]) -> Result<()> {
         let spec = self.model.spec();
-        let vocab = spec.vocab_size;
         let one_pass = spec.one_pass();
         for step in steps {
-            if step.tokens.is_empty() {
-                return Err(Error::usage("a step without tokens"));
-            }
-            if let Some((i, id)) = step.tokens.iter().enumerate().find(|(_, id)| **id >= vocab) {
-                let position = step.seq.len() + i;
-                return Err(Error::invalid(format_args!(
-                    "token id {id} at position {position}: expected less than the vocabulary's {vocab}"
-                )));
+            self.check_ids(step.tokens, step.seq.len())?;
+            let source = step.seq.source();
+            if self.model.encoder.is_some() && source.is_none_or(Sequence::is_empty) {
+                return Err(Error::usage(
+                    "a step without a source: this model's decoder looks at one, which has to be encoded first",
+                ));
             }
             if one_pass && !step.seq.is_empty() {
                 return Err(Error::usage(
                     "more tokens for a sequence, but this model reads one as a whole",
                 ));
             }
-            let len = step.seq.len() + step.tokens.len();
-            if let Some(p) = spec.embed.positions
-                && len > (p.rows - p.offset) as usize
-            {
-                return Err(Error::limit(format_args!(
-                    "{len} tokens, expected at most {}: the model has learned no more positions",
-                    p.rows - p.offset
-                )));
-            }
+        }
+        Ok(())
+    }
+
+    /// Checks new ids of a sequence that has `start` already.
+    pub(super) fn check_ids(&self, ids: &[u32], start: usize) -> Result<()> {
+        let spec = self.model.spec();
+        let vocab = spec.vocab_size;
+        if ids.is_empty() {
+            return Err(Error::usage("a step without tokens"));
+        }
+        if let Some((i, id)) = ids.iter().enumerate().find(|(_, id)| **id >= vocab) {
+            let position = start + i;
+            return Err(Error::invalid(format_args!(
+                "token id {id} at position {position}: expected less than the vocabulary's {vocab}"
+            )));
+        }
+        let len = start + ids.len();
+        if let Some(p) = spec.embed.positions
+            && len > (p.rows - p.offset) as usize
+        {
+            return Err(Error::limit(format_args!(
+                "{len} tokens, expected at most {}: the model has learned no more positions",
+                p.rows - p.offset
+            )));
         }
         Ok(())
     }
@@ -242,13 +256,15 @@ impl Engine {
             }
             spans.push(Span {
                 seq: step.seq,
-                rows,
                 start: step.seq.len(),
+                keys: step.seq.len() + rows.len(),
+                rows,
             });
         }
         let (model, kernels, work) = (&*self.model, self.kernels, &mut self.work);
+        let stack = &model.decoder;
         self.team
-            .run(|crew| model.pass(crew, kernels, work, &spans, &ids, &wanted, output));
+            .run(|crew| model.pass(crew, kernels, work, stack, &spans, &ids, &wanted, output));
         for step in steps.iter_mut() {
             step.seq.advance(step.tokens);
         }
@@ -362,22 +378,13 @@ fn unchanged(ctx: &Context<'_>, h: &ActBuffer, n: usize, hidden: usize, out: &mu
 }
 
 impl Model {
-    /// All blocks in order, each with its layer and whether it is the first there.
-    fn blocks(&self) -> impl Iterator<Item = (usize, bool, &Block)> {
-        let layers = self.layers.iter().enumerate();
-        layers.flat_map(|(l, blocks)| {
-            blocks
-                .iter()
-                .enumerate()
-                .map(move |(b, block)| (l, b == 0, block))
-        })
-    }
-
-    fn pass(
+    /// The tokens of all spans through one of the model's stacks.
+    pub(super) fn pass(
         &self,
         crew: &Crew<'_>,
         kernels: &'static Kernels,
         work: &mut Workspace,
+        stack: &Stack,
         spans: &[Span<'_>],
         ids: &[u32],
         wanted: &[usize],
@@ -423,14 +430,14 @@ impl Model {
         if let Some(p) = &self.embedding.per_layer {
             p.forward(&ctx, ids, x, input, wide, per_layer_inputs);
         }
-        if let Some(s) = &self.streams {
+        if let Some(s) = &stack.streams {
             s.begin(&ctx, x, hidden, streams);
         }
 
         // The previous block, whose results have not been added to the stream yet.
         let mut before: Option<&Block> = None;
-        for (l, first, block) in self.blocks() {
-            if let (Some(s), true) = (&self.streams, first) {
+        for (l, first, block) in stack.blocks() {
+            if let (Some(s), true) = (&stack.streams, first) {
                 if l > 0 {
                     let done = Block::pending(before.take(), outputs);
                     settle_alone(&ctx, x, hidden, done, input);
@@ -474,6 +481,7 @@ impl Model {
                         let angles = &angles[l.spec.rope as usize];
                         l.forward(&ctx, h, spans, angles, latent, out);
                     }
+                    BoundOp::Cross(c) => c.forward(&ctx, h, spans, attention, out),
                     BoundOp::Dense(d) => d.forward(&ctx, h, n, dense, out),
                     BoundOp::Experts(e) => e.forward(&ctx, h, input, n, experts, out),
                     BoundOp::ShortConv(c) => c.forward(&ctx, h, spans, conv, out),
@@ -491,12 +499,12 @@ impl Model {
             before = Some(block);
         }
         settle_alone(&ctx, x, hidden, Block::pending(before, outputs), input);
-        if let Some(s) = &self.streams {
-            let last = self.layers.len() - 1;
+        if let Some(s) = &stack.streams {
+            let last = stack.layers.len() - 1;
             s.correct(&ctx, last, x, hidden, per_layer_inputs, per_layer, streams);
             s.end(&ctx, wanted, x, hidden, streams);
         }
-        let norm = self.final_norm.as_ref();
+        let norm = stack.final_norm.as_ref();
         match (&self.head, output) {
             (Some(head), Output::Logits) => {
                 head.forward(

@@ -32,11 +32,16 @@ impl Engine {
     /// As [`Engine::forward`], but for the head.
     pub fn hidden(&mut self, steps: &mut [Step<'_>]) -> Result<Hidden<'_>> {
         let rows = self.output(steps, Output::Hidden)?;
-        Ok(Hidden {
+        Ok(self.all_hidden(rows))
+    }
+
+    /// The rows that a pass has left in the workspace.
+    pub(super) fn all_hidden(&self, rows: usize) -> Hidden<'_> {
+        Hidden {
             data: &self.work.logits,
             width: self.model.spec().hidden as usize,
             rows,
-        })
+        }
     }
 
     /// A pooled vector behind the model's projections.

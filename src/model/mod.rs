@@ -3,19 +3,22 @@
 //! Decoding is a batch of one token, prefill of a chunk, batch generation of many sequences: there is no other path. What a token's
 //! logits are does not depend on its neighbours in the batch.
 //!
-//! `ends` is what comes before and after the layers, `engine` runs the pass.
+//! `ends` is what comes before and after the layers, `stack` the layers, `engine` runs the pass, `source` the one of an encoder.
 
 mod ends;
 mod engine;
 mod hidden;
+mod source;
+mod stack;
 
 pub use engine::{Engine, Logits, Step, Wanted};
 pub use hidden::Hidden;
+pub use source::Source;
 
 use crate::blocks::scores::{HeadNorm, Scores};
 use crate::blocks::{
-    attention, conv, delta_rule, dense, experts, latent, per_layer, selective_scan, state_space,
-    streams,
+    attention, conv, cross, delta_rule, dense, experts, latent, per_layer, selective_scan,
+    state_space, streams,
 };
 use crate::cache::{Sequence, StateShape};
 use crate::error::Result;
@@ -27,21 +30,18 @@ use quern_kernels::KvType;
 use quern_models::Spec;
 use quern_models::rope::Rope;
 use quern_models::spec::{self, Op, Role, TensorKey};
+use stack::Stack;
 use std::sync::Arc;
 
 /// A model whose weights are ready to be read: views into the open file, nothing copied.
 pub struct Model {
     file: Arc<ModelFile>,
     embedding: Embedding,
-    layers: Vec<Vec<Block>>,
-    streams: Option<streams::Streams>,
-    final_norm: Option<BoundNorm>,
+    encoder: Option<Stack>,
+    decoder: Stack,
     head: Option<Head>,
     projections: Vec<Projection>,
     pooler: Option<Projection>,
-    caches: usize,
-    /// The recurrent states of a sequence.
-    states: Vec<StateShape>,
 }
 
 struct Block {
@@ -82,6 +82,7 @@ struct Branch {
 enum BoundOp {
     Attention(attention::Attention, Option<usize>),
     Latent(latent::Latent),
+    Cross(cross::Cross),
     Dense(dense::Dense),
     Experts(experts::Experts),
     ShortConv(conv::ShortConv),
@@ -98,6 +99,7 @@ impl BoundOp {
         match self {
             BoundOp::Attention(a, _) => a.readers().any(wants_quantized),
             BoundOp::Latent(l) => l.readers().any(wants_quantized),
+            BoundOp::Cross(c) => wants_quantized(&c.q),
             BoundOp::Dense(d) => d.readers().any(wants_quantized),
             BoundOp::Experts(_) | BoundOp::Pass => false,
             BoundOp::ShortConv(c) => wants_quantized(&c.input),
@@ -114,6 +116,8 @@ impl BoundOp {
 struct Slots {
     /// The layer of each cache.
     caches: Vec<u32>,
+    /// How many caches of the source there are.
+    sources: usize,
     states: Vec<StateShape>,
 }
 
@@ -128,6 +132,12 @@ impl Slots {
     fn cache_of(&self, layer: u32) -> usize {
         let found = self.caches.iter().position(|l| *l == layer);
         found.expect("a shared cache belongs to an earlier layer")
+    }
+
+    /// The index of the source's next cache.
+    fn source_cache(&mut self) -> usize {
+        self.sources += 1;
+        self.sources - 1
     }
 
     /// The index of a state of this shape.
@@ -261,7 +271,10 @@ impl Binder<'_> {
         let layer = |l: usize| {
             let at = Binder {
                 file: self.file,
-                key: TensorKey::layer(l, Role::StreamRouter),
+                key: TensorKey {
+                    stack: self.key.stack,
+                    ..TensorKey::layer(l, Role::StreamRouter)
+                },
             };
             let injection = |i: &spec::Injection| {
                 Ok(streams::Injection {
@@ -294,6 +307,7 @@ impl Binder<'_> {
                     Some(layer) => (None, slots.cache_of(layer)),
                     None => (Some(self.keys_values(a)?), slots.cache(self.key.layer)),
                 };
+                let table = self.vector_if(a.relative.is_some(), Role::AttnRelativeBias)?;
                 let bound = attention::Attention {
                     spec: a.clone(),
                     q: self.matrix(Role::AttnQ)?,
@@ -303,13 +317,22 @@ impl Binder<'_> {
                     q_bias: self.vector_if(a.q_bias, Role::AttnQBias)?,
                     o_bias: self.vector_if(a.o_bias, Role::AttnOBias)?,
                     q_norm: self.head_norm(&a.qk_norm, Role::AttnQNorm, Role::AttnQNormBias)?,
-                    scores: Scores::new(a),
+                    scores: Scores::new(a, table),
                     sinks: self.vector_if(a.sinks, Role::AttnSinks)?,
                     cache,
                 };
                 BoundOp::Attention(bound, a.rope.map(|r| r as usize))
             }
             Op::Latent(l) => BoundOp::Latent(self.latent(l, slots.cache(self.key.layer))?),
+            Op::Cross(c) => BoundOp::Cross(cross::Cross {
+                spec: *c,
+                q: self.matrix(Role::AttnQ)?,
+                k: self.matrix(Role::AttnK)?,
+                v: self.matrix(Role::AttnV)?,
+                o: self.matrix(Role::AttnO)?,
+                scores: Scores::default(),
+                cache: slots.source_cache(),
+            }),
             Op::Dense(d) => BoundOp::Dense(dense::Dense {
                 spec: d.clone(),
                 gate: d.gated.then(|| self.matrix(Role::MlpGate)).transpose()?,
@@ -409,44 +432,9 @@ impl Model {
             file: &file,
             key: TensorKey::model(Role::TokenEmbedding),
         };
-        let mut slots = Slots::default();
-        let mut layers = Vec::with_capacity(spec.decoder.layers.len());
-        for (l, layer) in spec.decoder.layers.iter().enumerate() {
-            let mut blocks = Vec::with_capacity(layer.blocks.len());
-            for (b, block) in layer.blocks.iter().enumerate() {
-                let at = Binder {
-                    file: &file,
-                    key: TensorKey::block(l, b, Role::PreNorm),
-                };
-                let mut branches = Vec::with_capacity(block.branches.len());
-                let mut posts = Vec::with_capacity(block.branches.len());
-                for (r, branch) in block.branches.iter().enumerate() {
-                    let at = Binder {
-                        file: &file,
-                        key: TensorKey::branch(l, b, r, Role::PreNorm),
-                    };
-                    branches.push(Branch {
-                        pre: at.norm(&branch.pre, Role::PreNorm, Role::PreNormBias)?,
-                        op: at.op(&branch.op, &mut slots)?,
-                    });
-                    posts.push(at.norm(&branch.post, Role::PostNorm, Role::PostNormBias)?);
-                }
-                blocks.push(Block {
-                    pre: at.norm(&block.pre, Role::PreNorm, Role::PreNormBias)?,
-                    branches,
-                    scales: block.branches.iter().map(|b| b.scale).collect(),
-                    posts,
-                    post: at.norm(&block.post, Role::PostNorm, Role::PostNormBias)?,
-                    scale: block.scale,
-                    out: at.norm(&block.out, Role::StreamNorm, Role::StreamNormBias)?,
-                    stream_scale: block.stream_scale,
-                });
-            }
-            layers.push(blocks);
-        }
-        let stack = &spec.decoder;
-        let streams = |streams| whole.streams(streams, stack.layers.len());
-        let streams = stack.streams.as_ref().map(streams).transpose()?;
+        let encoder = spec.encoder.as_ref();
+        let encoder = encoder.map(|s| Stack::bind(&file, s, true)).transpose()?;
+        let decoder = Stack::bind(&file, &spec.decoder, false)?;
         let per_layer = |inputs: &spec::PerLayerInputs| {
             let (norm, norm_bias) = (Role::PerLayerNorm, Role::PerLayerNormBias);
             Ok(per_layer::Inputs {
@@ -502,18 +490,13 @@ impl Model {
                 activation: Some(spec::ProjectionActivation::Tanh),
             }),
         };
-        let (norm, norm_bias) = (Role::FinalNorm, Role::FinalNormBias);
-        let final_norm = whole.norm(&spec.decoder.final_norm, norm, norm_bias)?;
         Ok(Model {
             embedding,
-            layers,
-            streams,
-            final_norm,
+            encoder,
+            decoder,
             head,
             projections,
             pooler,
-            caches: slots.caches.len(),
-            states: slots.states,
             file,
         })
     }
@@ -530,19 +513,11 @@ impl Model {
 
     /// A new sequence; `kv` is the element type of its keys and values.
     pub fn new_sequence(&self, kv: KvType) -> Sequence {
-        let ops = self
-            .layers
-            .iter()
-            .flatten()
-            .flat_map(|block| &block.branches);
-        let shapes = ops.filter_map(|branch| match &branch.op {
-            BoundOp::Attention(a, _) => a.kv.is_some().then(|| a.shape(kv)),
-            BoundOp::Latent(l) => Some(l.shape(kv)),
-            _ => None,
-        });
-        let sequence = Sequence::new(shapes, &self.states, self.lengths().next().is_some());
-        debug_assert_eq!(sequence.caches.len(), self.caches);
-        sequence
+        let sequence = self.decoder.sequence(kv, self.lengths().next().is_some());
+        match self.encoder {
+            None => sequence,
+            Some(_) => sequence.with_source(self.decoder.crosses().map(|c| c.shape(kv))),
+        }
     }
 
     /// Lengths beyond which a sequence has to be computed anew, because its rotary frequencies change for all positions.
@@ -554,9 +529,13 @@ impl Model {
         })
     }
 
-    /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row.
+    /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row; nothing that only
+    /// encoding a source reads.
     pub fn weight_bytes_per_pass(&self) -> u64 {
-        let mut bytes: u64 = self.file.entries().iter().map(|e| e.length).sum();
+        let entries = self.file.entries().iter().filter(|e| e.key.stack == 0);
+        let mut bytes: u64 = entries.map(|e| e.length).sum();
+        let of_sources = self.decoder.crosses().flat_map(|c| c.source_readers());
+        bytes -= of_sources.map(|m| m.bytes().len() as u64).sum::<u64>();
         if !self.spec().head.as_ref().is_some_and(|h| h.tied) {
             bytes -= self.embedding.matrix.bytes().len() as u64;
         }

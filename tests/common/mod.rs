@@ -84,6 +84,7 @@ pub fn small_spec(s: Small) -> Spec {
             inv_freq: default_inv_freq(s.head_dim as usize, 1e4),
             factor: 1.0,
         }],
+        encoder: None,
         decoder: Stack {
             layers: (0..s.layers).map(layer).collect(),
             streams: None,

@@ -99,6 +99,7 @@ fn an_object_for_programs() {
             "hidden",
             "id",
             "metadata",
+            "n_encoder_layers",
             "n_layers",
             "n_tensors",
             "name",

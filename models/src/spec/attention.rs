@@ -1,6 +1,7 @@
 //! Attention over a cache of keys and values, with everything that families put around it.
 
 use super::norm::Norm;
+use super::relative::RelativeBias;
 use super::tensor::{Role, Shape, TensorKey, TensorSpec};
 use super::{bound, finite, positive, within};
 use crate::error::{Error, Result};
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Grouped-query attention (Ainslie et al. 2023); `n_kv_heads == n_heads` is multi-head, 1 is multi-query.
 ///
-/// Order: products and biases, norms (before), clip, rotation, norms (after), scale, `q . k`, soft cap, ALiBi, mask, softmax, output gate.
+/// Order: products and biases, norms (before), clip, rotation, norms (after), scale, `q . k`, soft cap, ALiBi, relative bias, mask,
+/// softmax, output gate.
 ///
 /// Where keys and values are those of an earlier layer (`shared`), only q and the output are computed here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// A bias that grows with the distance of a key.
     pub alibi: Option<Alibi>,
+    /// A learned bias that depends on the distance of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative: Option<RelativeBias>,
     /// A multiplier of q that grows with its position.
     pub position_scale: Option<PositionScale>,
     /// Whether every head has one more score, a stored constant that is neither scaled nor masked, whose value is zero.
@@ -181,6 +186,7 @@ impl Attention {
             clip: None,
             softcap: None,
             alibi: None,
+            relative: None,
             position_scale: None,
             sinks: false,
             output_gate: false,
@@ -250,6 +256,9 @@ impl Attention {
         if let Some(alibi) = &self.alibi {
             finite(place, "alibi.scale", alibi.scale)?;
         }
+        if let Some(relative) = &self.relative {
+            relative.validate(place)?;
+        }
         if let Some(p) = &self.position_scale {
             p.validate(place)?;
         }
@@ -294,6 +303,10 @@ impl Attention {
         }
         if self.sinks {
             push(Role::AttnSinks, Shape::Vector(self.n_heads));
+        }
+        if let Some(relative) = &self.relative {
+            let values = self.n_heads * relative.buckets;
+            push(Role::AttnRelativeBias, Shape::Vector(values));
         }
         if self.output_gate {
             push(Role::AttnGate, Shape::matrix(q, hidden));

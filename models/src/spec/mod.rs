@@ -9,13 +9,15 @@
 //!
 //! Llama is two blocks of one branch (attention; dense). A parallel residual is one block of two branches. Experts with a
 //! shared expert are two branches of one block; a hybrid layer has attention and a recurrent mixer as two branches; a decoder
-//! layer of an encoder-decoder has three blocks. A new *state shape* is a new variant of [`Op`] and a file under `blocks/`.
+//! layer of an encoder-decoder has three blocks, one of them cross attention to what the encoder's stack made of the source. A new
+//! *state shape* is a new variant of [`Op`] and a file under `blocks/`.
 //!
 //! The struct is stored in the weight file as JSON; [`Spec::validate`] bounds every number before anything is computed from it, and
 //! [`Spec::tensors`] lists every tensor that the file must hold, with its shape.
 
 mod attention;
 mod conv;
+mod cross;
 mod delta_rule;
 mod dense;
 mod embedding;
@@ -23,6 +25,7 @@ mod experts;
 mod latent;
 mod norm;
 mod per_layer;
+mod relative;
 mod scan;
 mod streams;
 mod tensor;
@@ -31,6 +34,7 @@ mod tests;
 
 pub use attention::{Alibi, Attention, Mask, NormSpan, PositionScale, QkNorm};
 pub use conv::{Convolution, ShortConv};
+pub use cross::Cross;
 pub use delta_rule::DeltaRule;
 pub use dense::{Activation, Dense};
 pub use embedding::{Embedding, Pooling, Projection, ProjectionActivation};
@@ -38,6 +42,7 @@ pub use experts::{Experts, Groups, Router, RouterScores};
 pub use latent::{Latent, LowRank};
 pub use norm::{Norm, NormKind};
 pub use per_layer::{PerLayer, PerLayerInputs};
+pub use relative::RelativeBias;
 pub use scan::{Gate, SelectiveScan, StateSpace};
 pub use streams::{Injection, Streams};
 pub use tensor::{Role, Shape, TensorKey, TensorSpec, WHOLE, WHOLE_STACK};
@@ -66,6 +71,8 @@ pub(crate) mod bound {
     pub const EXPERTS: u32 = 1 << 12;
     pub const CONTEXT: u32 = 1 << 28;
     pub const ROPES: usize = 64;
+    /// Of distances. With the bound of HEADS, a table has fewer than 2^25 values.
+    pub const BUCKETS: u32 = 1 << 12;
     pub const STREAMS: u32 = 16;
 }
 
@@ -83,6 +90,9 @@ pub struct Spec {
     pub embed: Embed,
     /// The rotary embeddings that layers refer to by index.
     pub ropes: Vec<Rope>,
+    /// The stack of layers that reads a source, through the same embedding, for the decoder to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Stack>,
     /// The stack of layers that produces the output.
     pub decoder: Stack,
     /// How the last hidden vector becomes logits; none: the hidden vectors are all there is.
@@ -304,6 +314,8 @@ pub enum Op {
     Attention(Attention),
     /// Attention over a cache of narrow vectors.
     Latent(Latent),
+    /// Attention to the encoder's hidden vectors.
+    Cross(Cross),
     /// A feed-forward network.
     Dense(Dense),
     /// A mixture of feed-forward networks.
@@ -408,77 +420,56 @@ impl Spec {
             rope.validate()
                 .map_err(|e| Error::new(format_args!("ropes.{i}: {e}")))?;
         }
+        self.validate_encoder()?;
         self.decoder.validate(self)
+    }
+
+    /// Checks that cross attention and an encoder come together.
+    fn validate_encoder(&self) -> Result<()> {
+        let crosses = self.decoder.crosses().next();
+        let Some(encoder) = &self.encoder else {
+            return crosses.map_or(Ok(()), |place| {
+                Err(Error::new(format_args!(
+                    "{place}: cross attention, but there is no encoder"
+                )))
+            });
+        };
+        if crosses.is_none() {
+            return Err(Error::new(
+                "spec: an encoder, but the decoder has no cross attention to it",
+            ));
+        }
+        if let Some(place) = encoder.crosses().next() {
+            return Err(Error::new(format_args!(
+                "encoder: {place}: cross attention, expected it in the decoder only"
+            )));
+        }
+        if self.embed.per_layer.is_some() {
+            return Err(Error::new(
+                "spec: embed.per_layer beside an encoder, whose layers would have no vectors",
+            ));
+        }
+        encoder
+            .validate(self)
+            .map_err(|e| Error::new(format_args!("encoder: {e}")))
     }
 
     /// Every tensor of the model's file, in file order.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut out = Vec::new();
         let hidden = self.hidden;
-        let layers = &self.decoder.layers;
+        let layers = self.decoder.layers.len();
         self.embed
-            .tensors(self.vocab_size, hidden, layers.len(), &mut out);
+            .tensors(self.vocab_size, hidden, layers, &mut out);
         let width = self.embed.per_layer.as_ref().map_or(0, |p| p.width);
-        for (l, layer) in layers.iter().enumerate() {
-            for (b, block) in layer.blocks.iter().enumerate() {
-                if let Some(norm) = &block.pre {
-                    norm.tensors(
-                        TensorKey::block(l, b, Role::PreNorm),
-                        Role::PreNormBias,
-                        hidden,
-                        &mut out,
-                    );
-                }
-                for (r, branch) in block.branches.iter().enumerate() {
-                    let at = |role| TensorKey::branch(l, b, r, role);
-                    if let Some(norm) = &branch.pre {
-                        norm.tensors(at(Role::PreNorm), Role::PreNormBias, hidden, &mut out);
-                    }
-                    match &branch.op {
-                        Op::Attention(a) => a.tensors(at, hidden, &mut out),
-                        Op::Latent(l) => l.tensors(at, hidden, &mut out),
-                        Op::Dense(d) => d.tensors(at, hidden, &mut out),
-                        Op::Experts(e) => e.tensors(at, hidden, &mut out),
-                        Op::ShortConv(c) => c.tensors(at, hidden, &mut out),
-                        Op::SelectiveScan(s) => s.tensors(at, hidden, &mut out),
-                        Op::StateSpace(s) => s.tensors(at, hidden, &mut out),
-                        Op::DeltaRule(d) => d.tensors(at, hidden, &mut out),
-                        Op::PerLayer(p) => p.tensors(at, hidden, width, &mut out),
-                        Op::Pass => {}
-                    }
-                    if let Some(norm) = &branch.post {
-                        norm.tensors(at(Role::PostNorm), Role::PostNormBias, hidden, &mut out);
-                    }
-                }
-                if let Some(norm) = &block.post {
-                    norm.tensors(
-                        TensorKey::block(l, b, Role::PostNorm),
-                        Role::PostNormBias,
-                        hidden,
-                        &mut out,
-                    );
-                }
-                if let Some(norm) = &block.out {
-                    norm.tensors(
-                        TensorKey::block(l, b, Role::StreamNorm),
-                        Role::StreamNormBias,
-                        hidden,
-                        &mut out,
-                    );
-                }
+        if let Some(encoder) = &self.encoder {
+            let first = out.len();
+            encoder.tensors(hidden, width, &mut out);
+            for tensor in &mut out[first..] {
+                tensor.key = tensor.key.in_encoder();
             }
         }
-        if let Some(streams) = &self.decoder.streams {
-            streams.tensors(hidden, layers.len(), width, &mut out);
-        }
-        if let Some(norm) = &self.decoder.final_norm {
-            norm.tensors(
-                TensorKey::model(Role::FinalNorm),
-                Role::FinalNormBias,
-                hidden,
-                &mut out,
-            );
-        }
+        self.decoder.tensors(hidden, width, &mut out);
         if let Some(head) = &self.head {
             head.tensors(self.vocab_size, hidden, &mut out);
         }
@@ -495,6 +486,11 @@ impl Spec {
         let mut ops = branches.flat_map(|b| &b.branches).map(|b| &b.op);
         ops.any(|op| matches!(op, Op::Attention(a) if a.mask.looks_ahead()))
             || self.embed.positions.is_some_and(|p| p.padding.is_some())
+    }
+
+    /// Whether the model knows positions by nothing that ends or was scaled for a length: it has neither a table of positions nor rotations.
+    pub fn any_length(&self) -> bool {
+        self.embed.positions.is_none() && self.ropes.is_empty()
     }
 
     /// Reads a stored Spec and validates it.
@@ -515,6 +511,82 @@ impl Spec {
 }
 
 impl Stack {
+    /// The places of cross attention.
+    fn crosses(&self) -> impl Iterator<Item = String> {
+        let blocks = self.layers.iter().enumerate().flat_map(|(l, layer)| {
+            let blocks = layer.blocks.iter().enumerate();
+            blocks.map(move |(b, block)| (l, b, block))
+        });
+        blocks
+            .filter(|(_, _, block)| block.branches.iter().any(|r| matches!(r.op, Op::Cross(_))))
+            .map(|(l, b, _)| format!("layers.{l}.blocks.{b}"))
+    }
+
+    /// Every tensor of the stack, with keys of the decoder; `width` is that of the vectors of single layers.
+    fn tensors(&self, hidden: u32, width: u32, out: &mut Vec<TensorSpec>) {
+        for (l, layer) in self.layers.iter().enumerate() {
+            for (b, block) in layer.blocks.iter().enumerate() {
+                if let Some(norm) = &block.pre {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::PreNorm),
+                        Role::PreNormBias,
+                        hidden,
+                        out,
+                    );
+                }
+                for (r, branch) in block.branches.iter().enumerate() {
+                    let at = |role| TensorKey::branch(l, b, r, role);
+                    if let Some(norm) = &branch.pre {
+                        norm.tensors(at(Role::PreNorm), Role::PreNormBias, hidden, out);
+                    }
+                    match &branch.op {
+                        Op::Attention(a) => a.tensors(at, hidden, out),
+                        Op::Latent(l) => l.tensors(at, hidden, out),
+                        Op::Cross(c) => c.tensors(at, hidden, out),
+                        Op::Dense(d) => d.tensors(at, hidden, out),
+                        Op::Experts(e) => e.tensors(at, hidden, out),
+                        Op::ShortConv(c) => c.tensors(at, hidden, out),
+                        Op::SelectiveScan(s) => s.tensors(at, hidden, out),
+                        Op::StateSpace(s) => s.tensors(at, hidden, out),
+                        Op::DeltaRule(d) => d.tensors(at, hidden, out),
+                        Op::PerLayer(p) => p.tensors(at, hidden, width, out),
+                        Op::Pass => {}
+                    }
+                    if let Some(norm) = &branch.post {
+                        norm.tensors(at(Role::PostNorm), Role::PostNormBias, hidden, out);
+                    }
+                }
+                if let Some(norm) = &block.post {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::PostNorm),
+                        Role::PostNormBias,
+                        hidden,
+                        out,
+                    );
+                }
+                if let Some(norm) = &block.out {
+                    norm.tensors(
+                        TensorKey::block(l, b, Role::StreamNorm),
+                        Role::StreamNormBias,
+                        hidden,
+                        out,
+                    );
+                }
+            }
+        }
+        if let Some(streams) = &self.streams {
+            streams.tensors(hidden, self.layers.len(), width, out);
+        }
+        if let Some(norm) = &self.final_norm {
+            norm.tensors(
+                TensorKey::model(Role::FinalNorm),
+                Role::FinalNormBias,
+                hidden,
+                out,
+            );
+        }
+    }
+
     fn validate(&self, spec: &Spec) -> Result<()> {
         if self.layers.is_empty() || self.layers.len() > bound::LAYERS {
             return Err(Error::new(format_args!(
@@ -563,6 +635,7 @@ impl Stack {
                             self.check_shared(&place, l, a)?;
                         }
                         Op::Latent(l) => l.validate(&place, &spec.ropes)?,
+                        Op::Cross(c) => c.validate(&place)?,
                         Op::Dense(d) => d.validate(&place)?,
                         Op::Experts(e) => e.validate(&place)?,
                         Op::ShortConv(c) => c.validate(&place)?,

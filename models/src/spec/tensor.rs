@@ -102,6 +102,7 @@ pub enum Role {
     StreamPrediction = 245,
     StreamCorrection = 246,
     StreamWeight = 247,
+    AttnRelativeBias = 260,
 }
 
 impl Role {
@@ -204,6 +205,7 @@ impl Role {
         Role::StreamPrediction,
         Role::StreamCorrection,
         Role::StreamWeight,
+        Role::AttnRelativeBias,
     ];
 
     /// The number in the file.
@@ -225,7 +227,7 @@ pub const WHOLE_STACK: u32 = u32::MAX;
 /// The identity of a stored tensor: where in the [`Spec`](super::Spec) it belongs, and its role there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorKey {
-    /// 0 is the decoder (or only) stack.
+    /// 0 is the decoder (or only) stack, 1 the encoder.
     pub stack: u8,
     /// Layer index, or [`WHOLE_STACK`].
     pub layer: u32,
@@ -260,6 +262,11 @@ impl TensorKey {
             layer: layer as u32,
             ..Self::model(role)
         }
+    }
+
+    /// The same place in the encoder.
+    pub fn in_encoder(self) -> Self {
+        TensorKey { stack: 1, ..self }
     }
 
     /// A tensor of one branch of the decoder stack.
