@@ -167,6 +167,13 @@ fn decoder(config: &Config, mut b: Builder, names: &DecoderNames) -> Result<Plan
         (Role::StreamUnprojection, "altup_unembed_projections"),
     ] {
         let mut sources = Vec::new();
+        // Some files keep one stack under the name that stands for all.
+        let stack = format!("{}{name}.{{e}}.weight", names.root);
+        if b.has(&stack) {
+            b.expect(&stack, &[count - 1, s.hidden, s.hidden].map(u64::from))?;
+            b.put(TensorKey::model(role), vec![Source::all(stack)]);
+            continue;
+        }
         for j in 0..count - 1 {
             let name = format!("{}{name}.{j}.weight", names.root);
             b.expect(&name, &[s.hidden.into(); 2])?;

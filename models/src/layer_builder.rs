@@ -437,7 +437,9 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
             };
             let (hd, n) = (u64::from(head_dim), u64::from(heads));
             let mut sources = Vec::new();
-            if qk.span == NormSpan::EachHead && name.contains("{h}") {
+            // Some files keep one stack under the name that stands for all.
+            let apart = name.contains("{h}") && !self.plan.has(&format!("{name}.{kind}"));
+            if qk.span == NormSpan::EachHead && apart {
                 for h in 0..heads {
                     let name = format!("{}.{kind}", name.replace("{h}", &h.to_string()));
                     self.plan.expect(&name, &[hd])?;
@@ -559,6 +561,16 @@ impl<'b, 'a> LayerBuilder<'b, 'a> {
                         [hidden, inner]
                     };
                     let mut sources = Vec::new();
+                    // Some files keep one stack under the name that stands for all.
+                    let stack = format!("{}.weight", self.name(part));
+                    if self.plan.has(&stack) {
+                        let [rows, cols] = shape;
+                        self.plan
+                            .expect(&stack, &[count, rows, cols].map(u64::from))?;
+                        self.plan
+                            .put(self.branch_key(role), vec![Source::all(stack)]);
+                        continue;
+                    }
                     for expert in 0..count {
                         let name = part.replace("{e}", &expert.to_string());
                         let name = format!("{}.weight", self.name(&name));

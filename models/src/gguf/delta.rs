@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::experts::{SHARED_WITH_GATE, dense_layers};
 use super::keys::Keys;
-use super::names::{How, Rule, Tables, exact, rule, same};
+use super::rules::{How, Rule, Tables, exact, rule, same};
 use super::tables::*;
 use crate::error::Result;
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use super::Architecture;
 use super::keys::Keys;
-use super::names::{Rule, Tables, same};
 use super::older::positions;
+use super::rules::{Rule, Tables, same};
 use crate::error::Result;
 
 pub(super) const ARCHITECTURES: &[Architecture] = &[

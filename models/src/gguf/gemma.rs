@@ -2,7 +2,7 @@
 
 use super::Architecture;
 use super::keys::{Keys, Pattern, share};
-use super::names::{How, Rule, Tables, exact, half, rule, same};
+use super::rules::{How, Rule, Tables, exact, half, rule, same};
 use super::tables::*;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -155,12 +155,8 @@ const GEMMA3N: Tables<'static> = Tables {
         MODEL,
         PER_LAYER,
         &[
-            rule("altup_proj", "model.altup_projections.{e}", How::Experts),
-            rule(
-                "altup_unembd_proj",
-                "model.altup_unembed_projections.{e}",
-                How::Experts,
-            ),
+            same("altup_proj", "model.altup_projections.{e}"),
+            same("altup_unembd_proj", "model.altup_unembed_projections.{e}"),
         ],
     ],
     stacks: &[(

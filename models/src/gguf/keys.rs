@@ -3,7 +3,7 @@
 //! Look-ups are remembered as in any configuration. What llama.cpp takes from its own code where a file says nothing (a width of heads, a rotary
 //! base) is written out, so that no family's own default takes its place.
 
-use super::names::HeadSizes;
+use super::rules::HeadSizes;
 use crate::error::Result;
 use crate::rope_config::yarn_mscale;
 use crate::source::{Config, Tensors};
@@ -355,7 +355,7 @@ impl Keys<'_> {
                 let n = n.unwrap_or(pattern.default);
                 let full = |l: u32| match pattern.dense_first {
                     _ if n == 0 => false,
-                    true => l % n == 0,
+                    true => l.is_multiple_of(n),
                     false => l % n == n - 1,
                 };
                 // A configuration of many layers is refused by the family; no list is made for it before.

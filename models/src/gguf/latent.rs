@@ -2,7 +2,7 @@
 
 use super::Architecture;
 use super::keys::{Keys, Pattern};
-use super::names::{How, Piece, Rule, Tables, exact, half, rule, same};
+use super::rules::{How, Piece, Rule, Tables, exact, half, rule, same};
 use super::tables::*;
 use crate::error::Result;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use super::Architecture;
 use super::keys::Keys;
-use super::names::{How, Rule, Tables, half, rule, same};
+use super::rules::{Rule, Tables, half, rule, same};
 use super::tables::*;
 use crate::error::Result;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub(super) const GRANITE_EXPERTS: &[Rule] = &[
     same("ffn_gate_inp", "block_sparse_moe.router.layer"),
     rule("ffn_gate_exps", "block_sparse_moe.input_linear", half(0)),
     rule("ffn_up_exps", "block_sparse_moe.input_linear", half(1)),
-    rule("ffn_down_exps", "block_sparse_moe.output_linear", How::Same),
+    same("ffn_down_exps", "block_sparse_moe.output_linear"),
 ];
 
 fn llama(k: &mut Keys) -> Result<()> {

@@ -1,7 +1,7 @@
 //! GGUF in the terms of transformers: metadata to the keys of a `config.json`, tensors to those of a Hugging Face folder.
 //!
-//! An architecture is a function that translates its keys and a table of its tensors; `keys` and `names` are what these are written with.
-//! The metadata arrives as JSON values with its tokenizer left out. What the converter of llama.cpp changed is undone by the table, so a family
+//! An architecture is a function that translates its keys and a table of its tensors; `keys` and `rules` are what these are written with, and
+//! `names` applies the table. The metadata arrives as JSON values with its tokenizer left out. What the converter of llama.cpp changed is undone by the table, so a family
 //! file sees what it would see in a folder.
 
 mod delta;
@@ -15,6 +15,7 @@ mod llama;
 mod names;
 mod older;
 mod recurrent;
+mod rules;
 mod tables;
 
 pub use names::Names;
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::source::{Config, Origin, Tensors};
 use crate::spec::{Embedding, Pooling, Projection};
 use keys::Keys;
-use names::{HeadSizes, Tables};
+use rules::{HeadSizes, Tables};
 use serde_json::{Map, Value, json};
 
 /// One GGUF architecture.

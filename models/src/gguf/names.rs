@@ -4,120 +4,12 @@
 //! what the converter did to it; [`Names::plan`] shows the family that table, and then rewrites the plan into rows of the file. So no
 //! family knows of GGUF, and nothing is computed: each change is a choice of rows, a transposition or a sum.
 
+use super::rules::{HeadSizes, How, Piece, Tables, find};
 use crate::error::{Error, Result};
 use crate::plan::{Function, Layout, Plan, Rows, Skip, Source};
 use crate::source::{Config, Tensors};
 use crate::spec::bound;
 use std::collections::{BTreeMap, HashMap};
-
-/// A line of an architecture's table: a tensor of the file, and what a folder calls it.
-pub(super) struct Rule {
-    /// The file's name, without the block's prefix; see `exact` for its end.
-    pub from: &'static str,
-    /// The folder's, without the layer's prefix.
-    pub to: &'static str,
-    /// Whether both names are whole; else each stands for one with `.weight` and one with `.bias`.
-    pub exact: bool,
-    /// What the converter did.
-    pub how: How,
-}
-
-/// What a converter did to a tensor.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum How {
-    /// Nothing but the name, and perhaps dimensions of 1.
-    Same,
-    /// The shape gained or lost dimensions of 1: it had these, 0 standing for the next one of the file.
-    Shaped(&'static [u64]),
-    /// Rows of query heads became interleaved pairs.
-    PairedQ,
-    /// Rows of key heads became interleaved pairs.
-    PairedK,
-    /// One was added to a norm's weight.
-    PlusOne,
-    /// A matrix, or every matrix of a stack, was transposed.
-    Turned,
-    /// A vector got another shape.
-    Flat,
-    /// The matrices of all experts were stacked; `{e}` in the name stands for the expert.
-    Experts,
-    /// The vectors of all heads were stacked; `{h}` in the name stands for the head.
-    Heads,
-    /// One matrix (or a stack of them) was cut into parts by rows; the folder's has this one at this place of so many.
-    Piece(Piece),
-    /// Of the matrix from a latent vector to keys and values: the matrix of each head's keys, transposed.
-    LatentKeys,
-    /// The matrix of each head's values.
-    LatentValues,
-    /// Rows of q, k and v, grouped by key-value head, were sorted into all of q, all of k, all of v.
-    Sorted,
-}
-
-/// A part of a matrix that was cut.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    /// Which part.
-    pub index: usize,
-    /// Of how many.
-    pub of: usize,
-    /// Rows of all parts took turns; else each part's lay together.
-    pub alternating: bool,
-    /// The folder's matrix has inputs as rows.
-    pub turned: bool,
-}
-
-/// The first and the second half of a matrix's rows.
-pub(super) const fn half(index: usize) -> How {
-    How::Piece(Piece {
-        index,
-        of: 2,
-        alternating: false,
-        turned: false,
-    })
-}
-
-/// `.weight` and `.bias` of these names.
-pub(super) const fn rule(from: &'static str, to: &'static str, how: How) -> Rule {
-    Rule {
-        from,
-        to,
-        exact: false,
-        how,
-    }
-}
-
-/// The same, unchanged.
-pub(super) const fn same(from: &'static str, to: &'static str) -> Rule {
-    rule(from, to, How::Same)
-}
-
-/// Exactly these names.
-pub(super) const fn exact(from: &'static str, to: &'static str, how: How) -> Rule {
-    Rule {
-        from,
-        to,
-        exact: true,
-        how,
-    }
-}
-
-/// Tables of names.
-pub(super) struct Tables<'t> {
-    /// Tensors outside the layers.
-    pub model: &'t [&'t [Rule]],
-    /// For each stack of layers: prefix of the file's names, prefix of the folder's, the tables of a layer.
-    pub stacks: &'t [(&'static str, &'static str, &'t [&'t [Rule]])],
-}
-
-/// What the tables need to know of the model.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct HeadSizes {
-    pub heads: u32,
-    pub kv_heads: u32,
-    pub head_dim: u32,
-    /// Rotated dimensions of a head.
-    pub rotated: u32,
-}
 
 /// One tensor of the folder.
 #[derive(Clone, Debug)]
@@ -143,8 +35,6 @@ enum Order {
         head_dim: u32,
         rotated: u32,
     },
-    /// From this row.
-    From(u32),
     /// The pieces, each with so many rows for every matrix of a stack.
     Pieces {
         rows: u32,
@@ -179,7 +69,6 @@ impl Entry {
     fn locate(&self, row: u32) -> Option<(usize, u32)> {
         Some(match self.order {
             Order::Same => (0, row),
-            Order::From(first) => (0, first + row),
             Order::Paired { head_dim, rotated } => {
                 let (head, d) = (row / head_dim * head_dim, row % head_dim);
                 let half = rotated / 2;
@@ -220,6 +109,12 @@ impl Entry {
     }
 }
 
+/// A tensor of the file: its name and shape.
+type Listed<'t> = (&'t str, &'t [u64]);
+
+/// Parts of a tensor of the folder by their places: names in the file, and shapes.
+type Parts = BTreeMap<usize, (String, Vec<u64>)>;
+
 /// Rows of a matrix or of a stack (of a transposed one: columns), values of a vector.
 fn units(shape: &[u64], turned: bool) -> u64 {
     match *shape {
@@ -250,9 +145,8 @@ impl Names {
         tensors: impl Iterator<Item = (&'t str, &'t [u64])>,
     ) -> Result<Names> {
         let mut names = Names::default();
-        let mut pieces: BTreeMap<String, (Piece, BTreeMap<usize, (String, Vec<u64>)>)> =
-            BTreeMap::new();
-        let mut latents: BTreeMap<String, [Option<(&str, &[u64])>; 2]> = BTreeMap::new();
+        let mut pieces: BTreeMap<String, (Piece, Parts)> = BTreeMap::new();
+        let mut latents: BTreeMap<String, [Option<Listed>; 2]> = BTreeMap::new();
         for (name, shape) in tensors {
             let Some((to, how)) = find(tables, name) else {
                 names.insert(name.to_owned(), Entry::new(name, shape))?;
@@ -278,7 +172,7 @@ impl Names {
     }
 
     /// The matrix from a latent vector to keys and values, which the file has apart.
-    fn join_latent(&mut self, to: String, parts: [Option<(&str, &[u64])>; 2]) -> Result<()> {
+    fn join_latent(&mut self, to: String, parts: [Option<Listed>; 2]) -> Result<()> {
         if let [
             Some((k, &[heads, rank, keys])),
             Some((v, &[also, values, again])),
@@ -394,24 +288,6 @@ impl Names {
                     };
                 }
             }
-            How::Experts => {
-                // Without the outermost dimension: one matrix, or one value of its bias for every row.
-                if let [count, ref inner @ ..] = *shape
-                    && !inner.is_empty()
-                    && count <= u64::from(bound::EXPERTS)
-                    && rows <= u64::from(u32::MAX)
-                {
-                    return self.slices(entry, count as u32, inner, to, "{e}");
-                }
-            }
-            How::Heads => {
-                if let [count, dim] = *shape
-                    && count <= u64::from(bound::HEADS)
-                    && dim <= u64::from(bound::HEAD_DIM)
-                {
-                    return self.slices(entry, count as u32, &[dim], to, "{h}");
-                }
-            }
             How::Piece(_) | How::LatentKeys | How::LatentValues => {
                 unreachable!("joined when all parts are there")
             }
@@ -419,33 +295,8 @@ impl Names {
         self.insert(to.to_owned(), entry)
     }
 
-    /// One entry for every outermost index of a stack.
-    fn slices(
-        &mut self,
-        whole: Entry,
-        count: u32,
-        inner: &[u64],
-        to: &str,
-        mark: &str,
-    ) -> Result<()> {
-        let each = units(inner, false);
-        for index in 0..count {
-            let mut entry = whole.clone();
-            entry.shape = inner.to_vec();
-            entry.parts[0].1 = each * u64::from(count);
-            entry.order = Order::From((each * u64::from(index)) as u32);
-            self.insert(to.replace(mark, &index.to_string()), entry)?;
-        }
-        Ok(())
-    }
-
     /// A matrix or stack of which the file has the parts.
-    fn join(
-        &mut self,
-        to: String,
-        piece: Piece,
-        parts: BTreeMap<usize, (String, Vec<u64>)>,
-    ) -> Result<()> {
+    fn join(&mut self, to: String, piece: Piece, parts: Parts) -> Result<()> {
         let shape = parts.values().next().map_or(&[][..], |p| &p.1);
         let alike = parts.len() == piece.of && parts.values().all(|p| p.1 == shape);
         let (outer, rows, cols) = match *shape {
@@ -488,106 +339,103 @@ impl Names {
     pub fn plan(&self, config: &Config, file: &dyn Tensors) -> Result<Plan> {
         let mut plan = crate::family::plan(config, &Folder { names: self, file })?;
         for tensor in &mut plan.tensors {
-            tensor.sources = self.rewrite(&tensor.sources)?;
+            let sources = std::mem::take(&mut tensor.sources);
+            for source in &sources {
+                self.rewrite(source, &mut tensor.sources)?;
+            }
         }
         plan.skipped = self.skips(&plan.skipped);
         Ok(plan)
     }
 
-    fn rewrite(&self, sources: &[Source]) -> Result<Vec<Source>> {
-        let mut out: Vec<Source> = Vec::new();
-        // Rows of a tensor whose lists are joined while it stays the same.
-        let mut open: Option<u64> = None;
-        for source in sources {
-            let Some(entry) = self.entries.get(&source.name) else {
-                close(&mut out, open.take());
-                out.push(source.clone());
-                continue;
-            };
-            let refused = |what: &str| {
-                Err(Error::new(format_args!(
-                    "tensor {:?} cannot be taken as this file has it: {what}",
-                    source.name
-                )))
-            };
-            if entry.constant.is_some() {
-                return refused("its values are in the metadata");
+    fn rewrite(&self, source: &Source, out: &mut Vec<Source>) -> Result<()> {
+        let Some(entry) = self.entries.get(&source.name) else {
+            out.push(source.clone());
+            return Ok(());
+        };
+        let refused = |what: &str| {
+            Err(Error::new(format_args!(
+                "tensor {:?} cannot be taken as this file has it: {what}",
+                source.name
+            )))
+        };
+        if entry.constant.is_some() {
+            return refused("its values are in the metadata");
+        }
+        if entry.add != 0.0 && source.function != Function::Identity {
+            return refused("something was added to its values");
+        }
+        let layout = match (&source.layout, entry.order, &source.rows) {
+            (Layout::Rows, ..) => turned(entry.turned),
+            (Layout::Transposed, ..) => turned(!entry.turned),
+            (
+                &Layout::TransposedPart {
+                    period,
+                    first: 0,
+                    count,
+                },
+                Order::Latent { keys, values },
+                Rows::All,
+            ) if (period, count) == (keys + values, keys) => Layout::Rows,
+            (Layout::TransposedPart { .. }, Order::Same, _) if !entry.turned => {
+                source.layout.clone()
             }
-            if entry.add != 0.0 && source.function != Function::Identity {
-                return refused("something was added to its values");
+            _ => return refused("it lies in another way"),
+        };
+        let kind = Source {
+            name: String::new(),
+            layout,
+            rows: Rows::All,
+            function: source.function,
+            scale: source.scale,
+            add: source.add + source.scale * entry.add,
+        };
+        // What is one tensor of the file as a whole; so are the keys of a latent vector.
+        let part = matches!(source.layout, Layout::TransposedPart { .. });
+        if part || matches!(entry.order, Order::Same) {
+            out.push(Source {
+                name: entry.parts[0].0.clone(),
+                rows: source.rows.clone(),
+                ..kind
+            });
+            return Ok(());
+        }
+        if kind.layout != Layout::Rows {
+            return refused("its rows are columns");
+        }
+        let all;
+        let rows: &mut dyn Iterator<Item = u32> = match &source.rows {
+            Rows::All => {
+                all = units(&entry.shape, entry.turned);
+                &mut (0..all as u32)
             }
-            let layout = match (&source.layout, entry.order, &source.rows) {
-                (Layout::Rows, ..) => turned(entry.turned),
-                (Layout::Transposed, ..) => turned(!entry.turned),
-                (
-                    &Layout::TransposedPart {
-                        period,
-                        first: 0,
-                        count,
-                    },
-                    Order::Latent { keys, values },
-                    Rows::All,
-                ) if (period, count) == (keys + values, keys) => Layout::Rows,
-                (Layout::TransposedPart { .. }, Order::Same, _) if !entry.turned => {
-                    source.layout.clone()
-                }
-                _ => return refused("it lies in another way"),
+            Rows::List(list) => &mut list.iter().copied(),
+        };
+        let mut runs: Vec<(usize, Vec<u32>)> = Vec::new();
+        for row in rows {
+            let Some((part, row)) = entry.locate(row) else {
+                return refused("some of its rows are columns");
             };
-            let kind = Source {
-                name: String::new(),
-                layout,
-                rows: Rows::All,
-                function: source.function,
-                scale: source.scale,
-                add: source.add + source.scale * entry.add,
-            };
-            // What is one tensor of the file as a whole; so are the keys of a latent vector.
-            let part = matches!(source.layout, Layout::TransposedPart { .. });
-            if part || matches!(entry.order, Order::Same) {
-                close(&mut out, open.take());
-                out.push(Source {
-                    name: entry.parts[0].0.clone(),
-                    rows: source.rows.clone(),
-                    ..kind
-                });
-                continue;
-            }
-            if kind.layout != Layout::Rows {
-                return refused("its rows are columns");
-            }
-            let all;
-            let rows: &mut dyn Iterator<Item = u32> = match &source.rows {
-                Rows::All => {
-                    all = units(&entry.shape, entry.turned);
-                    &mut (0..all as u32)
-                }
-                Rows::List(list) => &mut list.iter().copied(),
-            };
-            let mut current = None;
-            for row in rows {
-                let Some((part, row)) = entry.locate(row) else {
-                    return refused("some of its rows are columns");
-                };
-                if current != Some(part) {
-                    let (name, total) = &entry.parts[part];
-                    let continues = |last: &Source| last.name == *name && alike(last, &kind);
-                    if open.is_none() || !out.last().is_some_and(continues) {
-                        close(&mut out, open.replace(*total));
-                        out.push(Source {
-                            name: name.clone(),
-                            rows: Rows::List(Vec::new()),
-                            ..kind.clone()
-                        });
-                    }
-                    current = Some(part);
-                }
-                if let Some(Rows::List(list)) = out.last_mut().map(|s| &mut s.rows) {
-                    list.push(row);
-                }
+            match runs.last_mut() {
+                Some((last, list)) if *last == part => list.push(row),
+                _ => runs.push((part, vec![row])),
             }
         }
-        close(&mut out, open);
-        Ok(out)
+        for (part, list) in runs {
+            let (name, total) = &entry.parts[part];
+            // A list of all rows in order is none.
+            let ordered = list.iter().enumerate().all(|(i, &r)| i as u32 == r);
+            let rows = match ordered && list.len() as u64 == *total {
+                true => Rows::All,
+                false => Rows::List(list),
+            };
+            out.push(Source {
+                name: name.clone(),
+                rows,
+                ..kind.clone()
+            });
+        }
+        Ok(())
     }
 
     /// What is left out, in the names of the file.
@@ -614,55 +462,12 @@ impl Names {
     }
 }
 
-/// Whether values of two sources change alike.
-fn alike(a: &Source, b: &Source) -> bool {
-    (&a.layout, a.function, a.scale, a.add) == (&b.layout, b.function, b.scale, b.add)
-}
-
 /// Outputs in rows or in columns.
 fn turned(turned: bool) -> Layout {
     match turned {
         true => Layout::Transposed,
         false => Layout::Rows,
     }
-}
-
-/// Ends the list of the last source: one of all rows in order is no list.
-fn close(out: &mut [Source], total: Option<u64>) {
-    if let (Some(total), Some(last)) = (total, out.last_mut())
-        && let Rows::List(list) = &last.rows
-        && list.len() as u64 == total
-        && list.iter().enumerate().all(|(i, &r)| i as u32 == r)
-    {
-        last.rows = Rows::All;
-    }
-}
-
-/// The folder's name of a tensor of the file, and what was done to it.
-fn find(tables: &Tables, name: &str) -> Option<(String, How)> {
-    if let Some(found) = tables.model.iter().find_map(|t| apply(t, name)) {
-        return Some(found);
-    }
-    tables.stacks.iter().find_map(|(from, to, rules)| {
-        let (layer, rest) = name.strip_prefix(from)?.split_once('.')?;
-        let index: u32 = layer.parse().ok()?;
-        // "blk.007" is not the name of block 7.
-        if index.to_string() != layer {
-            return None;
-        }
-        let (rest, how) = rules.iter().find_map(|t| apply(t, rest))?;
-        Some((format!("{to}{index}.{rest}"), how))
-    })
-}
-
-fn apply(rules: &[Rule], name: &str) -> Option<(String, How)> {
-    rules.iter().find_map(|rule| {
-        if rule.exact {
-            return (rule.from == name).then(|| (rule.to.to_owned(), rule.how));
-        }
-        let kind = name.strip_prefix(rule.from)?;
-        matches!(kind, ".weight" | ".bias").then(|| (format!("{}{kind}", rule.to), rule.how))
-    })
 }
 
 /// What a family sees.
@@ -726,5 +531,159 @@ impl Tensors for Folder<'_> {
             return Ok(false);
         }
         self.file.same(&a.parts[0].0, &b.parts[0].0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::{Rule, exact, half, rule};
+    use super::*;
+
+    const SIZES: HeadSizes = HeadSizes {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 4,
+        rotated: 4,
+    };
+
+    const RULES: &[Rule] = &[
+        rule("k", "key", How::PairedK),
+        rule("qkv", "grouped", How::Sorted),
+        rule("norm", "norm", How::PlusOne),
+        exact(
+            "even.weight",
+            "both",
+            How::Piece(Piece {
+                index: 0,
+                of: 2,
+                alternating: true,
+                turned: false,
+            }),
+        ),
+        exact(
+            "odd.weight",
+            "both",
+            How::Piece(Piece {
+                index: 1,
+                of: 2,
+                alternating: true,
+                turned: false,
+            }),
+        ),
+        rule("gate", "half", half(0)),
+        rule("up", "half", half(1)),
+        rule("turned", "turned", How::Turned),
+        rule("k_b", "kv", How::LatentKeys),
+        rule("v_b", "kv", How::LatentValues),
+    ];
+
+    fn names(tensors: &[Listed]) -> Names {
+        let tables = Tables {
+            model: &[],
+            stacks: &[("blk.", "layers.", &[RULES])],
+        };
+        Names::new(&tables, SIZES, tensors.iter().copied()).unwrap()
+    }
+
+    fn rewritten(names: &Names, source: Source) -> Result<Vec<Source>> {
+        let mut out = Vec::new();
+        names.rewrite(&source, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn rows_of_the_folder_are_found_in_the_file() {
+        let n = names(&[
+            ("blk.0.k.weight", &[8, 16]),
+            ("blk.0.qkv.weight", &[32, 16]),
+            ("blk.0.even.weight", &[2, 3]),
+            ("blk.0.odd.weight", &[2, 3]),
+        ]);
+        let all = rewritten(&n, Source::all("layers.0.key.weight")).unwrap();
+        let expected = vec![0, 2, 1, 3, 4, 6, 5, 7];
+        assert_eq!(all, [Source::rows("blk.0.k.weight", expected)]);
+        // The second key: the first row of the second group's.
+        let key = Source::rows("layers.0.grouped.weight", vec![(4 + 2) * 4]);
+        let found = rewritten(&n, key).unwrap();
+        assert_eq!(found, [Source::rows("blk.0.qkv.weight", vec![(4 + 1) * 4])]);
+        let even = Source::rows("layers.0.both", vec![0, 2]);
+        let found = rewritten(&n, even).unwrap();
+        assert_eq!(found, [Source::all("blk.0.even.weight")]);
+        let both = rewritten(&n, Source::rows("layers.0.both", vec![0, 1])).unwrap();
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn what_was_added_is_taken_away() {
+        let n = names(&[("blk.0.norm.weight", &[8]), ("blk.0.norm.bias", &[8])]);
+        let add = |name: &str, add| {
+            let source = Source {
+                add,
+                ..Source::all(name)
+            };
+            rewritten(&n, source).unwrap()[0].add
+        };
+        assert_eq!(add("layers.0.norm.weight", 1.0), 0.0);
+        assert_eq!(add("layers.0.norm.weight", 0.0), -1.0);
+        assert_eq!(add("layers.0.norm.bias", 0.0), 0.0);
+    }
+
+    #[test]
+    fn turned_matrices() {
+        let n = names(&[("blk.0.turned.weight", &[2, 3, 5])]);
+        let turned = Source {
+            layout: Layout::Transposed,
+            ..Source::all("layers.0.turned.weight")
+        };
+        let found = rewritten(&n, turned).unwrap();
+        assert_eq!(found, [Source::all("blk.0.turned.weight")]);
+        let entry = &n.entries["layers.0.turned.weight"];
+        assert_eq!(entry.shape, [2, 5, 3]);
+    }
+
+    #[test]
+    fn keys_and_values_of_a_latent_vector() {
+        let n = names(&[
+            ("blk.0.k_b.weight", &[2, 6, 3]),
+            ("blk.0.v_b.weight", &[2, 4, 6]),
+        ]);
+        assert_eq!(n.entries["layers.0.kv.weight"].shape, [14, 6]);
+        let keys = |period, count| Source {
+            layout: Layout::TransposedPart {
+                period,
+                first: 0,
+                count,
+            },
+            ..Source::all("layers.0.kv.weight")
+        };
+        let found = rewritten(&n, keys(7, 3)).unwrap();
+        assert_eq!(found, [Source::all("blk.0.k_b.weight")]);
+        assert!(rewritten(&n, keys(7, 4)).is_err());
+        let values = Source::rows("layers.0.kv.weight", vec![3, 6, 10]);
+        let found = rewritten(&n, values).unwrap();
+        assert_eq!(found, [Source::rows("blk.0.v_b.weight", vec![0, 3, 4])]);
+        assert!(rewritten(&n, Source::all("layers.0.kv.weight")).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_keeps_its_name_or_order() {
+        // A half without the other, halves of different shapes, keys of another number of heads, a layer that is not written as numbers are.
+        let tensors: &[Listed] = &[
+            ("blk.0.gate.weight", &[4, 8]),
+            ("blk.1.gate.weight", &[4, 8]),
+            ("blk.1.up.weight", &[5, 8]),
+            ("blk.0.k_b.weight", &[2, 6, 3]),
+            ("blk.1.k_b.weight", &[2, 6, 3]),
+            ("blk.1.v_b.weight", &[3, 4, 6]),
+            ("blk.03.k.weight", &[8, 16]),
+            ("blk.x.k.weight", &[8, 16]),
+            ("blk.0.k.scale", &[8]),
+        ];
+        let n = names(tensors);
+        for (name, shape) in tensors {
+            assert_eq!(n.entries[*name].shape, *shape, "{name}");
+        }
+        let n = names(&[("blk.0.k.weight", &[7, 16])]);
+        let found = rewritten(&n, Source::all("layers.0.key.weight")).unwrap();
+        assert_eq!(found, [Source::all("blk.0.k.weight")]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Architecture;
 use super::keys::Keys;
-use super::names::{How, Rule, Tables, rule, same};
+use super::rules::{How, Rule, Tables, rule, same};
 use super::tables::{ATTENTION, MLP, MODEL, NORMS};
 use crate::error::Result;
 
@@ -86,7 +86,7 @@ const STARCODER: Tables<'static> = Tables {
         &[
             &[
                 // With one key-value head both orders are the same.
-                rule("attn_qkv", "attn.c_attn", How::Same),
+                same("attn_qkv", "attn.c_attn"),
                 same("attn_output", "attn.c_proj"),
                 same("ffn_up", "mlp.c_fc"),
                 same("ffn_down", "mlp.c_proj"),
@@ -183,8 +183,8 @@ const STABLELM: Tables<'static> = Tables {
             NORMS,
             ATTENTION,
             &[
-                rule("attn_q_norm", "self_attn.q_layernorm.norms.{h}", How::Heads),
-                rule("attn_k_norm", "self_attn.k_layernorm.norms.{h}", How::Heads),
+                same("attn_q_norm", "self_attn.q_layernorm.norms.{h}"),
+                same("attn_k_norm", "self_attn.k_layernorm.norms.{h}"),
             ],
             MLP,
         ],

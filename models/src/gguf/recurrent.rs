@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::keys::Keys;
 use super::llama::{GRANITE_EXPERTS, multipliers};
-use super::names::{How, Rule, Tables, exact, half, rule, same};
+use super::rules::{How, Rule, Tables, exact, half, rule, same};
 use super::tables::*;
 use crate::error::Result;
 use serde_json::{Value, json};
@@ -165,9 +165,9 @@ const LFM2: Tables<'static> = Tables {
                 same("ffn_down", "feed_forward.w2"),
                 same("ffn_gate_inp", "feed_forward.gate"),
                 exact("exp_probs_b.bias", "feed_forward.expert_bias", How::Same),
-                rule("ffn_gate_exps", "feed_forward.experts.{e}.w1", How::Experts),
-                rule("ffn_up_exps", "feed_forward.experts.{e}.w3", How::Experts),
-                rule("ffn_down_exps", "feed_forward.experts.{e}.w2", How::Experts),
+                same("ffn_gate_exps", "feed_forward.experts.{e}.w1"),
+                same("ffn_up_exps", "feed_forward.experts.{e}.w3"),
+                same("ffn_down_exps", "feed_forward.experts.{e}.w2"),
             ],
             ATTENTION,
         ],

@@ -1,6 +1,6 @@
 //! Names that many architectures share. Those of llama.cpp are the same for all of them; what differs is the folder's side.
 
-use super::names::{How, Rule, exact, rule, same};
+use super::rules::{How, Rule, exact, rule, same};
 
 /// Outside the layers.
 pub(super) const MODEL: &[Rule] = &[
@@ -58,9 +58,9 @@ pub(super) const EXPERTS: &[Rule] = &[
         "mlp.gate.e_score_correction_bias",
         How::Same,
     ),
-    rule("ffn_gate_exps", "mlp.experts.{e}.gate_proj", How::Experts),
-    rule("ffn_up_exps", "mlp.experts.{e}.up_proj", How::Experts),
-    rule("ffn_down_exps", "mlp.experts.{e}.down_proj", How::Experts),
+    same("ffn_gate_exps", "mlp.experts.{e}.gate_proj"),
+    same("ffn_up_exps", "mlp.experts.{e}.up_proj"),
+    same("ffn_down_exps", "mlp.experts.{e}.down_proj"),
 ];
 
 /// Experts under the names that the first family with them gave.
@@ -71,21 +71,9 @@ pub(super) const BLOCK_SPARSE: &[Rule] = &[
         "block_sparse_moe.e_score_correction_bias",
         How::Same,
     ),
-    rule(
-        "ffn_gate_exps",
-        "block_sparse_moe.experts.{e}.w1",
-        How::Experts,
-    ),
-    rule(
-        "ffn_up_exps",
-        "block_sparse_moe.experts.{e}.w3",
-        How::Experts,
-    ),
-    rule(
-        "ffn_down_exps",
-        "block_sparse_moe.experts.{e}.w2",
-        How::Experts,
-    ),
+    same("ffn_gate_exps", "block_sparse_moe.experts.{e}.w1"),
+    same("ffn_up_exps", "block_sparse_moe.experts.{e}.w3"),
+    same("ffn_down_exps", "block_sparse_moe.experts.{e}.w2"),
 ];
 
 /// Experts that always run.
