@@ -171,7 +171,7 @@ mod tests {
             let relative = Relative {
                 starts: bias.starts(),
                 bias,
-                table: Vector::new(Bytes::from(bytes), 24).unwrap(),
+                table: Vector::new(24, Bytes::new(bytes)).unwrap(),
             };
             for position in [0, 1, 5, 39, 200] {
                 let mut row = vec![-1.0; 300];

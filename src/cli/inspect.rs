@@ -310,7 +310,7 @@ fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> S
         row(&mut out, "encoder", layer_count(encoder));
         describe_layers(&encoder.layers, &mut out);
         let last = encoder.final_norm.as_ref();
-        row(&mut out, "", last.map_or("no norm".to_string(), norm));
+        row(&mut out, "  end", last.map_or("no norm".to_string(), norm));
         row(&mut out, "decoder", layer_count(&spec.decoder));
     } else {
         row(&mut out, "layers", spec.decoder.layers.len());

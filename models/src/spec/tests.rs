@@ -13,6 +13,7 @@ fn spec(ops: Vec<Op>) -> Spec {
         context_length: 64,
         embed: Embed::scaled(1.0),
         ropes: Vec::new(),
+        encoder: None,
         decoder: Stack {
             layers: ops.into_iter().map(layer).collect(),
             streams: None,
