@@ -2,7 +2,7 @@
 
 use crate::gguf_cases::usual;
 use crate::gguf_tables::*;
-use crate::gguf_writer::{Case, Record::*};
+use crate::gguf_writer::{Case, Record, Record::*};
 
 /// All of them.
 pub const MORE: &[Case] = &[
@@ -634,9 +634,49 @@ pub const MORE: &[Case] = &[
             ],
         )
     },
+    Case {
+        layers: "encoder.block.=enc.blk. decoder.block.=dec.blk.",
+        records: T5_RECORDS,
+        ..usual("t5_v1_0", "t5", &[T5, T5_PLAIN])
+    },
+    Case {
+        layers: "encoder.block.=enc.blk. decoder.block.=dec.blk.",
+        records: T5_RECORDS,
+        ..usual("t5_v1_1", "t5", &[T5, T5_GATED])
+    },
+    Case {
+        layers: "encoder.block.=enc.blk. decoder.block.=dec.blk.",
+        records: T5_RECORDS,
+        ..usual("mt5", "t5", &[T5, T5_GATED])
+    },
+    Case {
+        layers: "encoder.block.=enc.blk. decoder.block.=dec.blk.",
+        records: T5_RECORDS,
+        ..usual("umt5", "t5", &[T5, T5_GATED])
+    },
 ];
 
 /// Four pairs of sixteen turn.
 const FULL_DIVISORS: &[f32] = &[
     1.0, 1.0, 1.0, 1.0, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30,
+];
+
+const T5_RECORDS: &[(&str, Record)] = &[
+    ("context_length", U(512)),
+    ("embedding_length", Of("d_model")),
+    ("feed_forward_length", Of("d_ff")),
+    ("block_count", Of("num_layers")),
+    ("decoder_block_count", Of("num_decoder_layers")),
+    ("attention.head_count", Of("num_heads")),
+    ("attention.key_length", Of("d_kv")),
+    ("attention.value_length", Of("d_kv")),
+    (
+        "attention.relative_buckets_count",
+        Of("relative_attention_num_buckets"),
+    ),
+    (
+        "attention.layer_norm_rms_epsilon",
+        FloatOf("layer_norm_epsilon"),
+    ),
+    ("decoder_start_token_id", U(0)),
 ];

@@ -200,3 +200,32 @@ pub const LATER_GEMMA: &str = "
     per_layer_input_gate > inp_gate
     per_layer_projection > proj
     post_per_layer_input_norm > post_norm";
+
+pub const T5: &str = "
+    shared > token_embd
+    encoder.final_layer_norm > enc.output_norm
+    decoder.final_layer_norm > dec.output_norm
+    lm_head > output
+    layer.0.layer_norm > attn_norm
+    layer.0.SelfAttention.q > attn_q
+    layer.0.SelfAttention.k > attn_k
+    layer.0.SelfAttention.v > attn_v
+    layer.0.SelfAttention.o > attn_o
+    layer.0.SelfAttention.relative_attention_bias > attn_rel_b
+    encoder.block.layer.1.layer_norm > ffn_norm
+    decoder.block.layer.1.layer_norm > cross_attn_norm
+    layer.1.EncDecAttention.q > cross_attn_q
+    layer.1.EncDecAttention.k > cross_attn_k
+    layer.1.EncDecAttention.v > cross_attn_v
+    layer.1.EncDecAttention.o > cross_attn_o
+    layer.2.layer_norm > ffn_norm
+    layer.1.DenseReluDense.wo > ffn_down
+    layer.2.DenseReluDense.wo > ffn_down";
+pub const T5_PLAIN: &str = "
+    layer.1.DenseReluDense.wi > ffn_up
+    layer.2.DenseReluDense.wi > ffn_up";
+pub const T5_GATED: &str = "
+    layer.1.DenseReluDense.wi_0 > ffn_gate
+    layer.2.DenseReluDense.wi_0 > ffn_gate
+    layer.1.DenseReluDense.wi_1 > ffn_up
+    layer.2.DenseReluDense.wi_1 > ffn_up";

@@ -6,7 +6,7 @@
 //! even and odd ones), `latent` (keys, transposed, and values of every head), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
 //! `tile` (rows of value heads that are grouped by key heads take turns; `tile columns`, `tile heads` with one row each, `tile behind q and k`),
 //! `cut by key heads` (rows of q, k, v and z grouped by key heads into q, k, v and z),
-//! `-exp column`, `rows N` (a vector as a matrix of N rows). A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
+//! `-exp column`, `rows N` (a vector as a matrix of N rows). A folder's name may have the layers' prefix, without the number, in front. A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
 //! file has.
 
 use crate::foreign_files::GgufWriter;
@@ -47,7 +47,7 @@ pub struct Case {
     pub golden: &'static str,
     /// `general.architecture`.
     pub architecture: &'static str,
-    /// Before the number of a layer.
+    /// Before the number of a layer; more than one with spaces between, each with `=` and what the file has there if it is not `blk.`.
     pub layers: &'static str,
     /// Tables of names.
     pub names: &'static [&'static str],
@@ -293,20 +293,22 @@ impl Case {
         let mut out = BTreeMap::new();
         let mut stacks: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
         for t in self.folder_tensors() {
-            let layer = t.name.strip_prefix(self.layers).and_then(|n| {
-                let (number, rest) = n.split_once('.')?;
-                Some((number.parse::<usize>().ok()?, rest))
+            let layer = self.layers.split(' ').find_map(|stack| {
+                let (from, to) = stack.split_once('=').unwrap_or((stack, "blk."));
+                let (number, rest) = t.name.strip_prefix(from)?.split_once('.')?;
+                Some((from, to, number.parse::<usize>().ok()?, rest))
             });
-            let (prefix, rest) = match layer {
-                Some((l, rest)) => (format!("blk.{l}."), rest.to_owned()),
-                None => (String::new(), t.name.clone()),
+            let (stack, prefix, rest) = match layer {
+                Some((from, to, l, rest)) => (from, format!("{to}{l}."), rest.to_owned()),
+                None => ("", String::new(), t.name.clone()),
             };
             let (part, kind) = rest.rsplit_once('.').unwrap_or((&rest, ""));
             let whole = self.line(&format!("{rest}!"));
             let (to, how, index) = match whole {
                 Some(found) => found,
                 None => self
-                    .line(part)
+                    .line(&format!("{stack}{part}"))
+                    .or_else(|| self.line(part))
                     .unwrap_or_else(|| panic!("{}: no line for {:?}", self.golden, t.name)),
             };
             let named = |to: &str| match whole {

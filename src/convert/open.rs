@@ -122,7 +122,7 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         eos,
         pad: g.u32("tokenizer.ggml.padding_token_id")?,
         unk: g.u32("tokenizer.ggml.unknown_token_id")?,
-        decoder_start: None,
+        decoder_start: g.u32(&format!("{}.decoder_start_token_id", architecture.name))?,
     };
     let name = g
         .string("general.name")?

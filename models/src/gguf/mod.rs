@@ -6,6 +6,7 @@
 
 mod delta;
 mod dense;
+mod encoder_decoders;
 mod encoders;
 mod experts;
 mod gemma;
@@ -49,6 +50,7 @@ pub fn architectures() -> impl Iterator<Item = &'static Architecture> {
         delta::ARCHITECTURES,
         recurrent::ARCHITECTURES,
         encoders::ARCHITECTURES,
+        encoder_decoders::ARCHITECTURES,
     ]
     .into_iter()
     .flatten()
