@@ -1,13 +1,19 @@
 //! Goldens as GGUF files, the way llama.cpp's converter writes them: a table of its own, which shares nothing with the importer's.
 //!
-//! A line of a table is `folder's name > file's name`, then what the converter does: `pairs` (halves of rotated rows become interleaved pairs; `pairs/k`
-//! those of key heads), `+1`, `turn` (transpose), `stack` (over the number that `#` stands for), `sort` (q, k, v grouped by key-value head become all q, all k, all
-//! v), `cut` (two halves by rows, the second name behind a comma; `cut columns` of a stack whose columns are outputs, `cut even` and `cut columns even` into
-//! even and odd ones), `latent` (keys, transposed, and values of every head), `-exp` (of every value), `squeeze` (no dimensions of 1), `column` (a vector as one),
-//! `tile` (rows of value heads that are grouped by key heads take turns; `tile columns`, `tile heads` with one row each, `tile behind q and k`),
-//! `cut by key heads` (rows of q, k, v and z grouped by key heads into q, k, v and z),
-//! `-exp column`, `rows N` (a vector as a matrix of N rows). A folder's name may have the layers' prefix, without the number, in front. A name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no
-//! file has.
+//! A line of a table is `folder's name > file's name`, then ` : ` and what the converter does:
+//!
+//! - `pairs`, `pairs/k`: halves of rotated rows (of key heads) become interleaved pairs;
+//! - `+1`, `-exp`: one added to every value; minus its exponential;
+//! - `turn`, `squeeze`, `column`, `-exp column`, `rows N`: transposed; without dimensions of 1; a vector as a column, or as a matrix of N rows;
+//! - `stack`: stacked over the number that `#` stands for;
+//! - `sort`: q, k, v grouped by key-value head become all q, all k, all v;
+//! - `cut`: two halves by rows; `cut columns` of a stack whose columns are outputs; `cut even`, `cut columns even`: even and odd ones;
+//! - `latent`: keys, transposed, and values of every head;
+//! - `cut by key heads`: rows of q, k, v and z grouped by key heads become q, k, v and z;
+//! - `tile`, `tile columns`, `tile heads`, `tile behind q and k`: value heads that are grouped by key heads take turns.
+//!
+//! Where one tensor becomes two, the second name stands behind a comma. A folder's name may have the layers' prefix, without the number, in front. A
+//! name that ends with `!` is whole; others get `.weight` or `.bias`. `-` is for tensors that no file has.
 
 use crate::foreign_files::GgufWriter;
 use crate::golden_folders::{self, Tensor};
@@ -249,8 +255,8 @@ impl Case {
     }
 
     fn head_dim(&self, config: &Value) -> usize {
-        let hidden = config.get("hidden_size").unwrap_or(&config["n_embd"]);
-        let hidden = hidden.as_u64().unwrap() as usize;
+        let names = ["hidden_size", "n_embd", "d_model"];
+        let hidden = names.iter().find_map(|n| config[n].as_u64()).unwrap() as usize;
         let own = config.get("head_dim").and_then(Value::as_u64);
         own.map_or(hidden / self.heads(config)[0], |n| n as usize)
     }
