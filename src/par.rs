@@ -23,6 +23,10 @@ use std::thread::Thread;
 /// park between the phases of one pass.
 const SPINS: u32 = 1200;
 
+/// Whether a team's threads are being started. Until a thread runs, the standard library aborts the process where there is no memory for the
+/// thread's signal stack; whoever decides about aborts can tell by this flag that memory was the reason.
+pub static STARTING: AtomicBool = AtomicBool::new(false);
+
 /// A fixed number of threads that work on one thing at a time.
 pub struct Team {
     pool: rayon::ThreadPool,
@@ -214,11 +218,18 @@ impl Team {
     /// The system cannot start that many threads.
     pub fn new(threads: usize) -> Result<Team> {
         let threads = threads.max(1);
+        STARTING.store(true, Ordering::SeqCst);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("quern-{i}"))
-            .build()
-            .map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))?;
+            .build();
+        if let Ok(pool) = &pool {
+            // Every thread has to run for this to return.
+            pool.broadcast(|_| ());
+        }
+        STARTING.store(false, Ordering::SeqCst);
+        let pool =
+            pool.map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))?;
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Ok(Team {
             pool,

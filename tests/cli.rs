@@ -713,15 +713,6 @@ fn a_memory_limit_is_5_and_never_a_crash() {
     let mut codes = Vec::new();
     for step in 0..64 {
         let done = limited(least + 128 * step, &args);
-        // The standard library and the one of C abort where a new thread cannot get its signal stack or remember what to drop at its end,
-        // before any code of ours runs in it.
-        let beginnings = [
-            "failed to allocate an alternative stack",
-            "failed to register TLS destructor",
-        ];
-        if done.code == -6 && beginnings.iter().any(|b| done.err.contains(b)) {
-            continue;
-        }
         assert!(
             [0, 5].contains(&done.code),
             "step {step}: {} {}",
