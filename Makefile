@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
 CARGO ?= cargo
-.PHONY: help run test check bench fmt lint golden clean check-tools
+.PHONY: help run test check bench fmt lint golden readme clean check-tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ lint: check-tools ## clippy and rustdoc without a warning
 
 golden: check-tools ## compare with the reference data in $$QUERN_SHARED, else ../shared
 	@$(CARGO) test --test integration golden -- --nocapture
+
+readme: check-tools ## write the README's table of families anew
+	@QUERN_WRITE_README=1 $(CARGO) test --test integration readme
 
 clean: ## delete everything that was built
 	@$(CARGO) clean

@@ -29,6 +29,7 @@ mod isas;
 mod layering;
 mod layouts;
 mod materialise;
+mod readme;
 mod recurrent;
 mod rust_source;
 mod stories;

@@ -306,6 +306,7 @@ fn describe(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool) -> S
             format_args!("times {}", spec.embed.scale),
         );
     }
+    row(&mut out, "features", spec.features().join(", "));
     if let Some(encoder) = &spec.encoder {
         row(&mut out, "encoder", layer_count(encoder));
         describe_layers(&encoder.layers, &mut out);
@@ -552,6 +553,7 @@ fn describe_json(file: &ModelFile, tokenizer: Option<&Tokenizer>, tensors: bool)
         "hidden": spec.hidden,
         "n_layers": spec.decoder.layers.len(),
         "n_encoder_layers": spec.encoder.as_ref().map_or(0, |e| e.layers.len()),
+        "features": spec.features(),
         "spec": stored(spec),
         "metadata": metadata,
         "tokenizer": tokenizer.map(|t| json!({

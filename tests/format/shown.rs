@@ -94,6 +94,7 @@ fn an_object_for_programs() {
             "bits_per_weight",
             "bytes",
             "context_length",
+            "features",
             "format_version",
             "formats",
             "hidden",

@@ -22,6 +22,7 @@ mod delta_rule;
 mod dense;
 mod embedding;
 mod experts;
+mod features;
 mod latent;
 mod norm;
 mod per_layer;
