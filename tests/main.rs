@@ -3,6 +3,7 @@
 mod beside;
 mod cli;
 mod common;
+mod decoders;
 mod embed;
 mod encoder_decoder;
 mod families;

@@ -667,11 +667,13 @@ impl<'a> Builder<'a> {
             let key = (model(Role::Pooler), Some(Role::PoolerBias));
             self.linear(key, name, [s.hidden, s.hidden], None)?;
         }
+        let reach = self.ropes.iter().filter_map(Rope::reach).max();
+        let context_length = s.context.max(reach.unwrap_or(0)).min(bound::CONTEXT);
         Ok(Plan {
             spec: Spec {
                 vocab_size: s.vocab,
                 hidden: s.hidden,
-                context_length: s.context,
+                context_length,
                 embed: frame.embed,
                 ropes: self.ropes,
                 encoder: self.encoder,

@@ -68,6 +68,18 @@ impl Rope {
         }
     }
 
+    /// Positions for which the rotation was made, where it says so itself: dynamic scaling stretches those of the training by its factor.
+    pub fn reach(&self) -> Option<u32> {
+        match self {
+            Rope::DynamicNtk {
+                factor,
+                max_positions,
+                ..
+            } => Some((f64::from(*max_positions) * factor) as u32),
+            Rope::Fixed { .. } | Rope::LongRope { .. } => None,
+        }
+    }
+
     /// Whether the frequencies depend on the length of the sequence.
     pub fn depends_on_length(&self) -> bool {
         !matches!(self, Rope::Fixed { .. })

@@ -489,9 +489,11 @@ impl Spec {
             || self.embed.positions.is_some_and(|p| p.padding.is_some())
     }
 
-    /// Whether the model knows positions by nothing that ends or was scaled for a length: it has neither a table of positions nor rotations.
+    /// Whether the model knows positions by nothing that ends or was scaled for a length: it has no table of positions, and rotations only if
+    /// they are scaled to whatever length a sequence has.
     pub fn any_length(&self) -> bool {
-        self.embed.positions.is_none() && self.ropes.is_empty()
+        let grows = |rope: &Rope| matches!(rope, Rope::DynamicNtk { .. });
+        self.embed.positions.is_none() && self.ropes.iter().all(grows)
     }
 
     /// Reads a stored Spec and validates it.
