@@ -167,9 +167,9 @@ impl Kernels {
         unsafe { (self.vector.softmax)(s) }
     }
 
-    /// One token of a causal convolution of every channel with itself: `out[c] = bias[c] + sum over k, ascending, of weight[k * stride + c]
-    /// * window[(first + k) % K][c]`, fused, from +0 without a bias. `window` holds the last K inputs, rows of `out.len()`, the oldest
-    /// being row `first`.
+    /// One token of a causal convolution of every channel with itself: `out[c] = bias[c] + sum over k, ascending, of weight(k, c) * input(k, c)`,
+    /// fused, from +0 without a bias. `weight(k, c)` is `weight[k * stride + c]`; `window` holds the last K inputs, rows of `out.len()`, of
+    /// which row `(first + k) % K` is `input(k, ..)`.
     pub fn convolve(
         &self,
         window: &[f32],
