@@ -1,7 +1,7 @@
 //! Read bandwidth of the memory: how fast this machine can stream bytes that are not in a cache.
 //!
-//! Each thread sums its own contiguous part of one buffer, far larger than the last cache, with independent accumulators, so that
-//! loads are the only limit: the access pattern of weights in a decode step. The buffer is written once before (a page that was
+//! Each thread sums its own contiguous part of one buffer, far larger than the last cache, in a few streams with independent accumulators, so
+//! that loads are the only limit: the access pattern of weights in a decode step. The buffer is written once before (a page that was
 //! never written is one shared zero page, and would be read from the cache).
 
 use super::median;
@@ -84,21 +84,24 @@ impl Buffer {
     }
 }
 
-/// Wrapping sum with 64 independent accumulators: eight vectors of eight, so that the adder's latency is hidden.
+/// Words of a cache line: one accumulator each, few enough to stay in registers on every processor.
+const LINE: usize = 8;
+
+/// Wrapping sum in four streams at once, as a decode step reads four panels: one stream alone does not keep a core's line buffers full.
 fn sum(words: &[u64]) -> u64 {
-    const LANES: usize = 64;
-    let mut lanes = [0u64; LANES];
-    let mut blocks = words.chunks_exact(LANES);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block) {
-            *lane = lane.wrapping_add(*word);
+    let part = words.len() / 4 / LINE * LINE;
+    let (streams, tail) = words.split_at(part * 4);
+    let (ab, cd) = streams.as_chunks::<LINE>().0.split_at(part * 2 / LINE);
+    let ((a, b), (c, d)) = (ab.split_at(part / LINE), cd.split_at(part / LINE));
+    let mut lanes = [0u64; LINE];
+    for ((a, b), (c, d)) in a.iter().zip(b).zip(c.iter().zip(d)) {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let two = a[i].wrapping_add(b[i]);
+            *lane = lane.wrapping_add(two.wrapping_add(c[i].wrapping_add(d[i])));
         }
     }
-    let tail = blocks
-        .remainder()
-        .iter()
-        .fold(0, |s: u64, w| s.wrapping_add(*w));
-    lanes.iter().fold(tail, |s, lane| s.wrapping_add(*lane))
+    let words = lanes.iter().chain(tail);
+    words.fold(0, |s: u64, w| s.wrapping_add(*w))
 }
 
 /// Size of the largest cache of the first core, 0 where the system does not tell.
