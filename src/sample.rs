@@ -202,9 +202,25 @@ impl Sampler {
     /// # Errors
     /// As [`check`]: nothing is drawn.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, BadLogits> {
+        self.sample_among(logits, |_| {})
+    }
+
+    /// The next id among those that `exclude` leaves: it sets the logits of the others to minus infinity, before anything else is done.
+    ///
+    /// # Errors
+    /// As [`check`], or if nothing is left: nothing is drawn.
+    pub fn sample_among(
+        &mut self,
+        logits: &[f32],
+        exclude: impl FnOnce(&mut [f32]),
+    ) -> Result<u32, BadLogits> {
         check(self.kernels, logits)?;
         self.logits.clear();
         self.logits.extend_from_slice(logits);
+        exclude(&mut self.logits);
+        if self.logits.iter().all(|&x| x == f32::NEG_INFINITY) {
+            return Err(BadLogits::Nothing);
+        }
         self.penalize();
         if self.params.temperature == 0.0 {
             return Ok(self.kernels.argmax(&self.logits) as u32);

@@ -12,6 +12,7 @@ mod features_encoder;
 mod foreign_files;
 mod format;
 mod forward;
+mod generation;
 mod gguf;
 mod gguf_cases;
 mod gguf_cases_more;

@@ -8,7 +8,7 @@ use super::text::TextArgs;
 use crate::error::{Error, Result};
 use crate::file::Meta;
 use crate::file::meta::key;
-use crate::generate::{self, Decode, Finish, Request, Watch};
+use crate::generate::{Decode, Finish, Generation, Request, Session, Watch};
 use crate::sample::Params;
 use crate::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer};
 use quern_models::Spec;
@@ -249,7 +249,15 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut screen = Screen::new(!args.json);
     let before = super::since_start();
-    let result = generate::generate(&mut loaded.engine, &request, &mut *decode, &mut screen);
+    let generation = Generation {
+        request: &request,
+        session: &mut Session::new(),
+        draft: None,
+        constraint: None,
+        decode: &mut *decode,
+        watch: &mut screen,
+    };
+    let result = generation.run(&mut loaded.engine);
     let end_of_line = screen.end_line();
     let outcome = result?;
     end_of_line?;

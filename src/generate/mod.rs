@@ -1,23 +1,20 @@
-//! The decode loop: prefill in chunks, sample, decode to text, stop rules, statistics.
-//!
-//! ```text
-//! prompt ids -> forward (chunks, no logits but for the last) -> sampler -> id -> text -> stop strings -> caller
-//!                  ^                                              |
-//!                  +----------------------------------------------+
-//! ```
-//! Nothing is emitted from a pass before the model file is known to be unchanged after it.
+//! From a prompt to text: what is asked for, who takes part, what comes of it. The loop itself is [`decode`], what outlives it [`Session`].
 
+pub mod decode;
 pub mod embed;
 pub mod score;
+pub mod session;
 pub mod stops;
+
+pub use decode::Generation;
+pub use session::Session;
 
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::model::{Engine, Source, Step, Wanted};
-use crate::sample::{Params, Sampler};
+use crate::model::{Engine, Source};
+use crate::sample::Params;
 use quern_kernels::KvType;
-use std::time::{Duration, Instant};
-use stops::Stops;
+use std::time::Duration;
 
 /// Tokens of a prompt that go through the model in one pass unless the caller says otherwise: enough that weights are read rarely
 /// compared with the arithmetic on them, and few enough that the workspace stays small.
@@ -102,6 +99,40 @@ pub trait Watch {
     }
 }
 
+/// Who guesses the ids that come next, so that one pass can check several of them. A guess never changes what is generated: a pass computes the
+/// same logits however many tokens it takes, and what is drawn from them is what counts.
+pub trait Draft {
+    /// At most `most` ids that may follow `ids` (the prompt and all that was generated); none where there is nothing to go by.
+    ///
+    /// # Errors
+    /// Ends the generation.
+    fn propose(&mut self, ids: &[u32], most: usize) -> Result<Vec<u32>>;
+    /// How many of the ids proposed last came true, and how long the pass took that checked them. Called after every pass that follows a call
+    /// of [`Draft::propose`], with zeros where nothing was proposed.
+    fn checked(&mut self, proposed: usize, right: usize, pass: Duration);
+}
+
+/// What the text must look like. Of each id that is generated it is told once, in order.
+pub trait Constraint {
+    /// Gives every id that may not come next the logit minus infinity.
+    ///
+    /// # Errors
+    /// Ends the generation.
+    fn exclude(&mut self, logits: &mut [f32]) -> Result<()>;
+    /// This id came next.
+    ///
+    /// # Errors
+    /// It could not; or what follows cannot be told within the limits.
+    fn accept(&mut self, id: u32) -> Result<()>;
+    /// The ids that come next whatever the model says: they are not sampled, and go through the model together.
+    ///
+    /// # Errors
+    /// Ends the generation.
+    fn forced(&mut self) -> Result<Vec<u32>>;
+    /// Whether the text is complete and nothing can follow.
+    fn is_complete(&mut self) -> bool;
+}
+
 /// What came of a [`Request`].
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -122,8 +153,16 @@ pub struct Outcome {
 pub struct Stats {
     /// Tokens of the source, or else of the prompt.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that the session held already.
+    pub reused_tokens: usize,
     /// Generated tokens.
     pub new_tokens: usize,
+    /// Those of them that a [`Constraint`] forced.
+    pub forced_tokens: usize,
+    /// Tokens that a [`Draft`] proposed, and how many of them came true.
+    pub drafted_tokens: usize,
+    /// See [`Stats::drafted_tokens`].
+    pub right_tokens: usize,
     /// From the call to the end of the prompt's last pass.
     pub prompt_time: Duration,
     /// From the call to the first id.
@@ -132,6 +171,8 @@ pub struct Stats {
     pub decode_time: Duration,
     /// How many passes those were.
     pub decode_passes: usize,
+    /// Tokens that they gave.
+    pub decode_tokens: usize,
     /// Bytes of weights that they read.
     pub decode_bytes: u64,
     /// Bytes of the cache in use at the end.
@@ -141,14 +182,15 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Prompt tokens per second.
+    /// Prompt tokens per second, of those that were computed.
     pub fn prompt_rate(&self) -> f64 {
-        rate(self.prompt_tokens as f64, self.prompt_time)
+        let computed = self.prompt_tokens - self.reused_tokens;
+        rate(computed as f64, self.prompt_time)
     }
 
     /// Generated tokens per second, after the first.
     pub fn decode_rate(&self) -> f64 {
-        rate(self.decode_passes as f64, self.decode_time)
+        rate(self.decode_tokens as f64, self.decode_time)
     }
 
     /// 10^9 bytes of weights per second while generating.
@@ -229,153 +271,6 @@ fn begin(
         (None, None) => {}
     }
     Ok(sequence)
-}
-
-/// Runs one request to its end. The engine's model is the one that the ids belong to.
-///
-/// # Errors
-/// A prompt that is empty, a source that is missing or that the model has no encoder for (usage); a prompt or source longer than the context
-/// (limit, before anything is run); an id beyond the vocabulary; logits that
-/// cannot be sampled from (invalid: names position and id); a model file that changed; what `watch` returns. Text that was given out
-/// before stays given out.
-pub fn generate(
-    engine: &mut Engine,
-    request: &Request,
-    decode: &mut dyn Decode,
-    watch: &mut dyn Watch,
-) -> Result<Outcome> {
-    let start = Instant::now();
-    if request.prompt.is_empty() {
-        return Err(Error::usage(
-            "the prompt has no tokens: there is nothing to continue",
-        ));
-    }
-    check_context("the prompt", request.prompt.len(), request.context)?;
-    let mut sampler = Sampler::new(request.sampling.clone(), engine.kernels())?;
-    for &id in &request.prompt {
-        sampler.accept(id);
-    }
-    let model = engine.model().clone();
-    let room = request.context - request.prompt.len();
-    let most = request.max_new.unwrap_or(usize::MAX);
-    let source = request.source.as_deref();
-    let prompt = request.prompt.len();
-    let mut sequence = begin(engine, source, prompt, request.context, request.kv)?;
-    let mut stats = Stats {
-        prompt_tokens: source.map_or(prompt, <[u32]>::len),
-        ..Stats::default()
-    };
-    let mut fingerprint = request.fingerprint.then(Fingerprint::new);
-    let mut stops = Stops::new(&request.stop);
-    let mut ids = Vec::new();
-    let mut text = String::new();
-    let mut emit = |piece: String, watch: &mut dyn Watch| -> Result<()> {
-        text.push_str(&piece);
-        watch.text(&piece)
-    };
-
-    let chunk = request.chunk.max(1);
-    let (head, tail) = request
-        .prompt
-        .split_at((request.prompt.len() - 1) / chunk * chunk);
-    let mut finish = None;
-    for tokens in head.chunks(chunk) {
-        engine.forward(&mut [Step {
-            seq: &mut sequence,
-            tokens,
-            wanted: Wanted::None,
-        }])?;
-        model.file().check_unchanged()?;
-        if watch.stop_asked() {
-            finish = Some(Finish::Interrupted);
-            break;
-        }
-    }
-    let mut next = tail.to_vec();
-    let mut passes = 0;
-    let mut stopped_by_text = false;
-    let mut finish = loop {
-        if let Some(finish) = finish {
-            break finish;
-        }
-        let since = Instant::now();
-        let logits = engine.forward(&mut [Step {
-            seq: &mut sequence,
-            tokens: &next,
-            wanted: Wanted::Last,
-        }])?;
-        model.file().check_unchanged()?;
-        passes += 1;
-        if passes == 1 {
-            stats.prompt_time = start.elapsed();
-            watch.prompt_done();
-        }
-        if ids.len() >= most {
-            break Finish::Length;
-        }
-        if ids.len() >= room {
-            break Finish::Context;
-        }
-        let row = logits.row(0);
-        let id = sampler.sample(row).map_err(|e| {
-            let position = request.prompt.len() + ids.len() - 1;
-            Error::invalid(format_args!("after the token at position {position}: {e}"))
-        })?;
-        if let Some(fingerprint) = &mut fingerprint {
-            fingerprint.add(row);
-        }
-        sampler.accept(id);
-        ids.push(id);
-        if passes == 1 {
-            stats.first_token = start.elapsed();
-        } else {
-            stats.decode_passes += 1;
-        }
-        if request.end_ids.contains(&id) {
-            finish = Some(Finish::Stop);
-        } else {
-            let (piece, stopped) = stops.push(&decode.push(id)?);
-            emit(piece, watch)?;
-            if stopped {
-                finish = Some(Finish::Stop);
-                stopped_by_text = true;
-            } else if ids.len() >= most {
-                finish = Some(Finish::Length);
-            } else if ids.len() >= room {
-                finish = Some(Finish::Context);
-            } else if watch.stop_asked() {
-                finish = Some(Finish::Interrupted);
-            }
-        }
-        if passes > 1 {
-            stats.decode_time += since.elapsed();
-        }
-        next.clear();
-        next.push(id);
-    };
-    // After a stop string nothing may follow, not even what the decoder still holds.
-    if !stopped_by_text {
-        let (mut rest, stopped) = stops.push(&decode.finish()?);
-        if stopped {
-            finish = Finish::Stop;
-        } else {
-            rest.push_str(&stops.finish());
-        }
-        if !rest.is_empty() {
-            emit(rest, watch)?;
-        }
-    }
-    stats.new_tokens = ids.len();
-    stats.decode_bytes = model.weight_bytes_per_pass() * stats.decode_passes as u64;
-    stats.kv_bytes = sequence.bytes();
-    stats.workspace_bytes = engine.workspace_bytes();
-    Ok(Outcome {
-        ids,
-        text,
-        finish,
-        fingerprint: fingerprint.map(|f| f.hex()),
-        stats,
-    })
 }
 
 #[cfg(test)]
