@@ -2,6 +2,7 @@
 
 mod beside;
 mod cli;
+mod cli_help;
 mod common;
 mod decoders;
 mod embed;

@@ -10,6 +10,9 @@ use serde_json::json;
 
 /// Arguments of `quern bench`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quern bench bw
+  quern bench model -m model.quern")]
 pub struct Args {
     /// What to measure.
     #[command(subcommand)]
@@ -27,6 +30,9 @@ pub enum What {
 
 /// Arguments of `quern bench bw`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quern bench bw
+  quern bench bw -t 4 -r 9 --json")]
 pub struct BwArgs {
     /// Most threads to use (default: those this process may run on)
     #[arg(short = 't', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -41,6 +47,9 @@ pub struct BwArgs {
 
 /// Arguments of `quern bench model`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quern bench model -m model.quern
+  quern bench model -m model.quern -p 512 -n 32 -t 2 --isa avx2 --json")]
 pub struct BenchModelArgs {
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -9,18 +9,22 @@
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 
 pub mod bench;
+pub mod completions;
 pub mod embed;
 pub mod import;
 pub mod inspect;
 pub mod load;
+pub mod man;
 pub mod memory;
 pub mod memory_limit;
 pub mod output;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod screen;
 pub mod signals;
 pub mod text;
+pub mod thinking;
 pub mod tokenize;
 pub mod verify;
 
@@ -40,7 +44,8 @@ use std::time::{Duration, Instant};
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 ok, 1 some records failed, 2 usage, 3 invalid file, 4 input or output, 5 a limit, \
+    after_help = "Examples:\n  quern run -m model.quern \"Once upon a time\"\n  quern import path/to/folder -o model.quern --quant q4\n  \
+                  quern inspect model.quern\n\nExit codes: 0 ok, 1 some records failed, 2 usage, 3 invalid file, 4 input or output, 5 a limit, \
                   6 the model changed while it ran, 130/143 stopped by a signal."
 )]
 pub struct Cli {
@@ -71,6 +76,10 @@ pub enum Command {
     Verify(verify::Args),
     /// Turn text into tokens and back
     Tokenize(tokenize::Args),
+    /// Print what makes a shell complete this program's arguments
+    Completions(completions::Args),
+    /// Print or write manual pages
+    Man(man::Args),
 }
 
 impl Command {
@@ -84,6 +93,8 @@ impl Command {
             Command::Inspect(args) => inspect::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Tokenize(args) => tokenize::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! `quern run`: continues a prompt, or answers it where the model has an encoder that reads it.
 
 use super::load::{Ids, ModelArgs};
-use super::output::{self, Stdout, Stream};
+use super::output;
 use super::report::Report;
-use super::signals;
+use super::screen::{Numbers, Screen, Text};
 use super::text::TextArgs;
+use super::thinking::{self, Thinking};
 use crate::error::{Error, Result};
 use crate::file::Meta;
 use crate::file::meta::key;
-use crate::generate::{Decode, Finish, Generation, Request, Session, Watch};
+use crate::generate::{Decode, Finish, Generation, Request, Session};
 use crate::sample::Params;
-use crate::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer};
 use quern_models::Spec;
 use std::hash::{BuildHasher, Hasher};
 
@@ -87,6 +87,9 @@ pub struct Args {
     /// Go on after end-of-text tokens
     #[arg(long)]
     pub ignore_eos: bool,
+    /// Leave out what the model writes between <think> and </think>, or a pair that means the same, before it answers
+    #[arg(long)]
+    pub hide_thinking: bool,
     /// Print one JSON object at the end instead of streaming text
     #[arg(long)]
     pub json: bool,
@@ -233,21 +236,20 @@ pub fn run(args: Args) -> Result<()> {
         fingerprint: args.json || args.stats,
     };
     let tokenizer = loaded.tokenizer.clone();
-    let mut decode: Box<dyn Decode> = match &tokenizer {
-        Some(tokenizer) => {
-            // What a decoder writes continues nothing.
-            let before = match &request.source {
-                Some(_) => &[][..],
-                None => &request.prompt,
-            };
-            Box::new(Text::after(before, tokenizer)?)
-        }
-        None => Box::new(Numbers {
-            show: !args.json,
-            first: true,
-        }),
+    // What a decoder writes continues nothing.
+    let continued = match &request.source {
+        Some(_) => &[][..],
+        None => &request.prompt,
     };
-    let mut screen = Screen::new(!args.json);
+    let mut decode: Box<dyn Decode> = match &tokenizer {
+        Some(tokenizer) => Box::new(Text::after(continued, tokenizer)?),
+        None => Box::new(Numbers::new(!args.json)),
+    };
+    let thinking = || match &tokenizer {
+        Some(tokenizer) => Thinking::after(continued, tokenizer),
+        None => Ok(Thinking::default()),
+    };
+    let mut screen = Screen::new(!args.json, args.hide_thinking, thinking()?);
     let before = super::since_start();
     let generation = Generation {
         request: &request,
@@ -258,9 +260,12 @@ pub fn run(args: Args) -> Result<()> {
         watch: &mut screen,
     };
     let result = generation.run(&mut loaded.engine);
-    let end_of_line = screen.end_line();
-    let outcome = result?;
-    end_of_line?;
+    let ended = screen.end();
+    let mut outcome = result?;
+    let in_thinking = ended?;
+    if args.hide_thinking {
+        outcome.text = thinking::without(&outcome.text, thinking()?);
+    }
     let report = Report {
         request: &request,
         outcome: &outcome,
@@ -276,119 +281,11 @@ pub fn run(args: Args) -> Result<()> {
             "quern: note: the context of {context} tokens is full"
         ));
     }
+    if in_thinking && !args.json {
+        output::note("quern: note: the text ended within its reasoning, which is not shown");
+    }
     if args.stats {
         output::note(report.stats());
     }
     Ok(())
-}
-
-/// Text through the tokenizer.
-struct Text<'a> {
-    tokenizer: &'a Tokenizer,
-    decoder: Option<StreamDecoder<'a>>,
-}
-
-impl<'a> Text<'a> {
-    /// Text that continues the prompt: what a first token looks like depends on whether something stands before it.
-    fn after(prompt: &[u32], tokenizer: &'a Tokenizer) -> Result<Self> {
-        let skip_special = true;
-        let decoder = tokenizer.decoder(DecodeOptions { skip_special });
-        let mut text = Text {
-            tokenizer,
-            decoder: Some(decoder),
-        };
-        for &id in prompt {
-            text.push(id)?;
-        }
-        Ok(text)
-    }
-}
-
-impl Decode for Text<'_> {
-    /// An id that the model has and the tokenizer has not (vocabularies are padded) is shown as a replacement character.
-    fn push(&mut self, id: u32) -> Result<String> {
-        match &mut self.decoder {
-            Some(decoder) if self.tokenizer.piece(id).is_some() => decoder.push(id),
-            _ => Ok("\u{fffd}".to_owned()),
-        }
-    }
-
-    fn finish(&mut self) -> Result<String> {
-        self.decoder
-            .take()
-            .map_or(Ok(String::new()), |d| d.finish())
-    }
-}
-
-/// For a file without a tokenizer: ids as numbers, or no text at all.
-struct Numbers {
-    show: bool,
-    first: bool,
-}
-
-impl Decode for Numbers {
-    fn push(&mut self, id: u32) -> Result<String> {
-        Ok(match (self.show, std::mem::take(&mut self.first)) {
-            (false, _) => String::new(),
-            (true, true) => id.to_string(),
-            (true, false) => format!(" {id}"),
-        })
-    }
-
-    fn finish(&mut self) -> Result<String> {
-        Ok(String::new())
-    }
-}
-
-/// Shows text as it comes. It is passed on after every token, on a terminal and in a pipe alike: whoever reads it may be waiting.
-struct Screen {
-    out: Stdout,
-    show: bool,
-    terminal: bool,
-    /// The last byte shown.
-    last: Option<u8>,
-}
-
-impl Screen {
-    fn new(show: bool) -> Self {
-        Screen {
-            out: output::stdout(),
-            show,
-            terminal: Stream::Stdout.is_terminal(),
-            last: None,
-        }
-    }
-
-    /// On a terminal the prompt of the shell must not follow the text on its line; in a pipe there is the text alone.
-    fn end_line(&mut self) -> Result<()> {
-        if self.terminal && self.last.is_some_and(|b| b != b'\n') {
-            self.last = Some(b'\n');
-            self.out.put(b"\n")?;
-        }
-        Ok(())
-    }
-}
-
-impl Watch for Screen {
-    fn prompt_done(&mut self) {
-        // Until here there was nothing to save, and a signal ended the process at once.
-        signals::poll();
-    }
-
-    fn text(&mut self, piece: &str) -> Result<()> {
-        if !self.show || piece.is_empty() {
-            return Ok(());
-        }
-        self.last = piece.bytes().last();
-        if self.terminal {
-            self.out.put(output::visible(piece).as_bytes())?;
-        } else {
-            self.out.put(piece.as_bytes())?;
-        }
-        self.out.flush_now()
-    }
-
-    fn stop_asked(&mut self) -> bool {
-        signals::caught().is_some()
-    }
 }

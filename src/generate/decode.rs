@@ -156,6 +156,8 @@ impl Generation<'_> {
         let mut finish = None;
         for tokens in head.chunks(chunk) {
             self.session.forward(engine, tokens, Wanted::None)?;
+            let done = self.session.ids().len();
+            self.watch.prompt_progress(done, prompt.len());
             if self.watch.stop_asked() {
                 finish = Some(Finish::Interrupted);
                 break;

@@ -86,6 +86,8 @@ pub trait Decode {
 
 /// Who follows the generation.
 pub trait Watch {
+    /// So many tokens of the prompt have gone through the model; called after every pass but the prompt's last.
+    fn prompt_progress(&mut self, _done: usize, _all: usize) {}
     /// The prompt has gone through the model: from now on there may be text to save when a stop is asked for.
     fn prompt_done(&mut self) {}
     /// The next piece of text, after every token (it may be empty).
