@@ -306,7 +306,7 @@ fn what_the_command_prints() {
     );
     assert_eq!(
         done.text(),
-        "{\"decoded\":\"<s>hello\",\"ids\":[262,259]}\n{\"decoded\":\"\",\"ids\":[]}\n"
+        "{\"ids\":[262,259],\"decoded\":\"<s>hello\"}\n{\"ids\":[],\"decoded\":\"\"}\n"
     );
 }
 

@@ -20,6 +20,7 @@ pub mod memory_limit;
 pub mod output;
 pub mod report;
 pub mod run;
+pub mod sampling;
 pub mod score;
 pub mod screen;
 pub mod signals;

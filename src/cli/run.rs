@@ -3,16 +3,13 @@
 use super::load::{Ids, ModelArgs};
 use super::output;
 use super::report::Report;
+use super::sampling::SamplingArgs;
 use super::screen::{Numbers, Screen, Text};
 use super::text::TextArgs;
 use super::thinking::{self, Thinking};
 use crate::error::{Error, Result};
-use crate::file::Meta;
-use crate::file::meta::key;
 use crate::generate::{Decode, Finish, Generation, Request, Session};
-use crate::sample::Params;
 use quern_models::Spec;
-use std::hash::{BuildHasher, Hasher};
 
 /// Arguments of `quern run`.
 #[derive(Debug, clap::Args)]
@@ -49,32 +46,9 @@ pub struct Args {
         default_value_t = 0
     )]
     pub context: u32,
-    /// Seed of the sampler: the same seed gives the same text on every machine (-1: a new one every time, see --stats)
-    #[arg(short, long, value_name = "SEED", allow_hyphen_values = true, default_value = "-1", value_parser = parse_seed)]
-    pub seed: Seed,
-    /// Temperature; 0 takes the most probable token every time (default here and below: what the model file says, else 0.8)
-    #[arg(
-        long,
-        visible_alias = "temperature",
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    pub temp: Option<f32>,
-    /// Sample from the K most probable tokens; 0: from all (default: 40)
-    #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
-    /// Sample from the fewest tokens whose probabilities sum up to P; 1: from all (default: 0.95)
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
-    /// Leave out tokens with less than P of the greatest probability; 0: none (default: 0.05)
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub min_p: Option<f32>,
-    /// Make recent tokens less probable; 1: do not (default: 1)
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
-    pub repeat_penalty: Option<f32>,
-    /// How many tokens are recent for --repeat-penalty
-    #[arg(long, value_name = "N", default_value_t = Params::default().repeat_last_n)]
-    pub repeat_last_n: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingArgs,
     /// Stop before this text; may be given several times
     #[arg(
         long,
@@ -107,15 +81,6 @@ pub enum Count {
     AtMost(usize),
 }
 
-/// `--seed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seed {
-    /// A new one for this run.
-    Random,
-    /// This one.
-    Fixed(u64),
-}
-
 fn parse_count(text: &str) -> Result<Count, String> {
     match text {
         "-1" => Ok(Count::Unlimited),
@@ -126,55 +91,13 @@ fn parse_count(text: &str) -> Result<Count, String> {
     }
 }
 
-fn parse_seed(text: &str) -> Result<Seed, String> {
-    match text {
-        "-1" => Ok(Seed::Random),
-        _ => text
-            .parse()
-            .map(Seed::Fixed)
-            .map_err(|_| "expected 0 to 18446744073709551615, or -1 for a random seed".to_owned()),
-    }
-}
-
-impl Seed {
-    /// The seed; a random one has 32 bits, so that a person can type it again.
-    fn value(self) -> u64 {
-        match self {
-            Seed::Fixed(seed) => seed,
-            // The hasher's keys come from the system's source of randomness.
-            Seed::Random => {
-                std::collections::hash_map::RandomState::new()
-                    .build_hasher()
-                    .finish()
-                    & 0xffff_ffff
-            }
-        }
-    }
-}
-
 impl Args {
-    /// Sampling as asked for, then as the file says, then the general defaults.
-    fn params(&self, meta: &Meta) -> Params {
-        let d = Params::default();
-        let or_file = |asked: Option<f32>, key, default| asked.or(meta.f32(key)).unwrap_or(default);
-        let file_top_k = || meta.u32(key::TOP_K).map(|k| k as usize);
-        Params {
-            temperature: or_file(self.temp, key::TEMPERATURE, d.temperature),
-            top_k: self.top_k.or_else(file_top_k).unwrap_or(d.top_k),
-            top_p: or_file(self.top_p, key::TOP_P, d.top_p),
-            min_p: or_file(self.min_p, key::MIN_P, d.min_p),
-            repeat_penalty: or_file(self.repeat_penalty, key::REPEAT_PENALTY, d.repeat_penalty),
-            repeat_last_n: self.repeat_last_n,
-            seed: self.seed.value(),
-        }
-    }
-
     /// Everything that is wrong without looking at the model.
     fn check(&self) -> Result<()> {
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::usage("--stop is empty, expected some text"));
         }
-        self.params(&Meta::new()).validate()
+        self.sampling.check()
     }
 }
 
@@ -220,6 +143,11 @@ pub fn run(args: Args) -> Result<()> {
         true => Vec::new(),
         false => loaded.end_ids(),
     };
+    let sampling = args.sampling.params(
+        loaded.engine.model().file().meta(),
+        spec.vocab_size,
+        loaded.tokenizer.as_deref(),
+    )?;
     let request = Request {
         source,
         prompt,
@@ -232,7 +160,7 @@ pub fn run(args: Args) -> Result<()> {
         end_ids,
         kv: args.model.kv.into(),
         chunk: args.model.chunk as usize,
-        sampling: args.params(loaded.engine.model().file().meta()),
+        sampling,
         fingerprint: args.json || args.stats,
     };
     let tokenizer = loaded.tokenizer.clone();

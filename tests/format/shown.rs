@@ -58,7 +58,7 @@ formats         f16         1 tensors,      240 weights,    640 B
         "context         4096 positions",
         "width           12",
         "  0             rms norm, eps 1e-5",
-        "                dense: activation silu, gated, inner 20",
+        "                dense: inner 20, activation silu, gated",
         "tokenizer       none: only ids can be given and are printed",
         "special ids     bos 1, eos 2",
         "template        none",
