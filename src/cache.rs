@@ -18,7 +18,9 @@ use std::collections::VecDeque;
 use std::sync::{RwLock, RwLockReadGuard};
 
 mod state;
+mod store;
 
+use state::Mark;
 pub use state::{State, StateShape};
 
 /// Positions of a page: four tiles, 8 to 32 KiB of K and V for usual heads, so that short sequences stay small.
@@ -194,6 +196,10 @@ pub struct Sequence {
     ids: Option<Vec<u32>>,
     pub(crate) caches: Vec<KvCache>,
     pub(crate) states: Vec<State>,
+    /// What the states were after fewer tokens, in ascending order of those.
+    marks: Vec<Mark>,
+    /// Memory of a mark that is no longer needed.
+    spare: Vec<f32>,
     /// What the decoder looks at, where there is an encoder: its caches are those of the branches that look.
     source: Option<Box<Sequence>>,
 }
@@ -212,6 +218,8 @@ impl Sequence {
             ids: keep_ids.then(Vec::new),
             caches: caches.into_iter().map(KvCache::new).collect(),
             states: states.iter().copied().map(State::new).collect(),
+            marks: Vec::new(),
+            spare: Vec::new(),
             source: None,
         }
     }
@@ -243,17 +251,23 @@ impl Sequence {
         self.len == 0
     }
 
-    /// Bytes of keys, values and recurrent states in use, those of the source among them.
+    /// Bytes of keys, values and recurrent states in use, those of marks and of the source among them.
     pub fn bytes(&self) -> usize {
         let caches: usize = self.caches.iter().map(KvCache::bytes).sum();
         let states: usize = self.states.iter().map(State::bytes).sum();
-        caches + states + self.source.as_ref().map_or(0, |s| s.bytes())
+        let marks: usize = self.marks.iter().map(|m| 4 * m.values.len()).sum();
+        caches + states + marks + self.source.as_ref().map_or(0, |s| s.bytes())
     }
 
     /// Says how many positions the prompt has in all, before its first chunk runs: rotary embeddings that depend on the length of a pass
     /// (dynamic NTK) count the whole prompt however it is cut into chunks, and one position more for every later token.
     pub fn set_prompt_len(&mut self, n: usize) {
         self.prompt_len = n;
+    }
+
+    /// See [`Sequence::set_prompt_len`].
+    pub(crate) fn prompt_len(&self) -> usize {
+        self.prompt_len
     }
 
     /// Positions that a pass counts for the token at `position`.
@@ -281,14 +295,53 @@ impl Sequence {
         self.len = 0;
         self.caches.iter_mut().for_each(KvCache::clear);
         self.states.iter_mut().for_each(State::clear);
+        self.marks.clear();
         self.ids.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Keeps what recurrent states are now, so that the sequence can come back to here; one without states always can.
+    ///
+    /// # Errors
+    /// There is not enough memory. The sequence is unchanged.
+    pub fn mark(&mut self) -> Result<()> {
+        let marked = self.marks.last().is_some_and(|m| m.len == self.len);
+        if self.states.is_empty() || self.len == 0 || marked {
+            return Ok(());
+        }
+        let spare = std::mem::take(&mut self.spare);
+        self.marks
+            .push(Mark::of(&mut self.states, self.len, spare)?);
+        Ok(())
+    }
+
+    /// Forgets the mark at `len`, if there is one.
+    pub fn unmark(&mut self, len: usize) {
+        if let Some(at) = self.marks.iter().position(|m| m.len == len) {
+            self.spare = self.marks.remove(at).values;
+        }
+    }
+
+    /// The greatest number of tokens, at most `len`, that [`Sequence::truncate`] can go back to.
+    pub fn nearest(&mut self, len: usize) -> usize {
+        if len >= self.len {
+            return self.len;
+        }
+        let marks = self.marks.iter().rev();
+        let near = match self.states.is_empty() {
+            true => len,
+            false => marks.map(|m| m.len).find(|m| *m <= len).unwrap_or(0),
+        };
+        match self.caches.iter_mut().all(|cache| cache.reaches(near)) {
+            true => near,
+            false => 0,
+        }
     }
 
     /// Forgets all tokens from `len` on.
     ///
     /// # Errors
-    /// A sliding window has already dropped keys that position `len` needs, or a recurrent state would have to be what it was then.
-    /// The beginning, 0, can always be gone back to. The sequence is unchanged after an error.
+    /// A sliding window has already dropped keys that position `len` needs, or a recurrent state would have to be what it was then and was not
+    /// marked. The beginning, 0, can always be gone back to. The sequence is unchanged after an error.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         if len >= self.len {
             return Ok(());
@@ -298,7 +351,8 @@ impl Sequence {
             return Ok(());
         }
         let mut why = None;
-        if !self.states.is_empty() {
+        let mark = self.marks.iter().position(|m| m.len == len);
+        if !self.states.is_empty() && mark.is_none() {
             why = Some("a recurrent state has taken in the later ones");
         } else if !self.caches.iter_mut().all(|cache| cache.reaches(len)) {
             why = Some("a sliding window has dropped earlier keys");
@@ -310,6 +364,10 @@ impl Sequence {
             )));
         }
         self.caches.iter_mut().for_each(|cache| cache.truncate(len));
+        if let Some(mark) = mark {
+            self.marks[mark].restore(&mut self.states);
+            self.marks.truncate(mark + 1);
+        }
         self.len = len;
         if let Some(ids) = &mut self.ids {
             ids.truncate(len);
@@ -411,6 +469,45 @@ mod tests {
         assert_eq!((seq.len(), seq.bytes()), (0, 0));
         seq.reserve(1).unwrap();
         assert_eq!(seq.states[0].write(2, |values| values[4]), 0.0);
+    }
+
+    #[test]
+    fn a_state_goes_back_to_its_marks() {
+        let shape = StateShape {
+            units: 2,
+            unit_len: 3,
+        };
+        let mut seq = Sequence::new([], &[shape, shape], false);
+        let value = |seq: &Sequence| seq.states[1].write(1, |values| values[2]);
+        seq.mark().unwrap();
+        for n in 1..=9 {
+            seq.reserve(1).unwrap();
+            seq.states[1].write(1, |values| values[2] += 1.0);
+            seq.advance(&[0]);
+            if n == 3 || n == 6 {
+                seq.mark().unwrap();
+                seq.mark().unwrap();
+            }
+        }
+        assert_eq!(seq.bytes(), 3 * 4 * 12, "the states and two marks");
+        assert_eq!(
+            [9, 8, 6, 5, 3, 2].map(|n| seq.nearest(n)),
+            [9, 6, 6, 3, 3, 0]
+        );
+        assert!(seq.truncate(5).is_err());
+        seq.truncate(6).unwrap();
+        assert_eq!((seq.len(), value(&seq)), (6, 6.0));
+        seq.states[1].write(1, |values| values[2] = 50.0);
+        seq.advance(&[0]);
+        seq.truncate(6).unwrap();
+        assert_eq!(value(&seq), 6.0, "a mark stays where one goes back to it");
+        seq.advance(&[0]);
+        seq.truncate(3).unwrap();
+        assert_eq!((seq.len(), value(&seq)), (3, 3.0));
+        seq.advance(&[0, 0, 0, 0]);
+        assert_eq!(seq.nearest(6), 3, "marks of what was forgotten are gone");
+        seq.unmark(3);
+        assert_eq!(seq.nearest(6), 0);
     }
 
     #[test]

@@ -7,10 +7,9 @@ use quern::generate::*;
 use quern::model::Engine;
 use quern::sample::Params;
 use quern_kernels::KvType;
-use std::time::Duration;
 
 /// Ids as numbers.
-struct Numbers;
+pub struct Numbers;
 
 impl Decode for Numbers {
     fn push(&mut self, id: u32) -> Result<String> {
@@ -22,7 +21,8 @@ impl Decode for Numbers {
     }
 }
 
-struct Nobody;
+/// Looks away.
+pub struct Nobody;
 
 impl Watch for Nobody {
     fn text(&mut self, _: &str) -> Result<()> {
@@ -30,7 +30,8 @@ impl Watch for Nobody {
     }
 }
 
-fn request(prompt: &[u32], new: usize) -> Request {
+/// A sampled continuation with a fingerprint.
+pub fn request(prompt: &[u32], new: usize) -> Request {
     Request {
         source: None,
         prompt: prompt.to_vec(),
@@ -49,7 +50,8 @@ fn request(prompt: &[u32], new: usize) -> Request {
     }
 }
 
-fn run(
+/// Runs a request to its end.
+pub fn run(
     engine: &mut Engine,
     request: &Request,
     session: &mut Session,
@@ -68,7 +70,9 @@ fn run(
     generation.run(engine).unwrap()
 }
 
-fn same(a: &Outcome, b: &Outcome) {
+/// Checks that two runs gave the same in every bit.
+#[track_caller]
+pub fn same(a: &Outcome, b: &Outcome) {
     assert_eq!(a.ids, b.ids);
     assert_eq!(a.text, b.text);
     assert_eq!(a.finish, b.finish);
@@ -76,10 +80,13 @@ fn same(a: &Outcome, b: &Outcome) {
 }
 
 /// Knows what comes, and is wrong at every `wrong`th place.
-struct Oracle {
-    all: Vec<u32>,
-    wrong: usize,
-    checked: (usize, usize),
+pub struct Oracle {
+    /// Prompt and text.
+    pub all: Vec<u32>,
+    /// See above.
+    pub wrong: usize,
+    /// Guesses, and those that were right.
+    pub checked: (usize, usize),
 }
 
 impl Draft for Oracle {
@@ -90,10 +97,10 @@ impl Draft for Oracle {
         Ok((ids.len()..end).map(guess).collect())
     }
 
-    fn checked(&mut self, proposed: usize, right: usize, _: Duration) {
-        assert!(right <= proposed);
-        self.checked.0 += proposed;
-        self.checked.1 += right;
+    fn checked(&mut self, pass: &Checked) {
+        assert!(pass.right <= pass.proposed);
+        self.checked.0 += pass.proposed;
+        self.checked.1 += pass.right;
     }
 }
 
@@ -171,9 +178,11 @@ fn a_session_computes_what_is_new_and_gives_the_same() {
 }
 
 /// Even ids only, and after each sampled one the ids 11 and 13; complete after `left`.
-struct Pattern {
-    seen: Vec<u32>,
-    left: usize,
+pub struct Pattern {
+    /// What came.
+    pub seen: Vec<u32>,
+    /// See above.
+    pub left: usize,
 }
 
 impl Constraint for Pattern {

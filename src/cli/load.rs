@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which model to run, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
     /// Model: a .quern file, or a .gguf or Hugging Face folder, which is imported once into the cache folder
     #[arg(short, long, value_name = "FILE")]

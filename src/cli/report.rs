@@ -3,6 +3,7 @@
 use super::load::Loaded;
 use super::memory::{self, mib};
 use super::output::json_text;
+use super::prompt_cache::Used;
 use crate::error::Result;
 use crate::generate::{Outcome, Request};
 use serde::Serialize;
@@ -18,6 +19,10 @@ pub struct Report<'a> {
     pub loaded: &'a Loaded,
     /// From the start of the program to the beginning of the prompt's first pass.
     pub before: Duration,
+    /// Whether somebody guessed.
+    pub guessed: bool,
+    /// What the file for the prompt did, if there was one.
+    pub cache: Option<Used>,
 }
 
 #[derive(Serialize)]
@@ -31,7 +36,27 @@ struct Json<'a> {
     usage: Usage,
     fingerprint: Option<&'a str>,
     seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculation: Option<Speculation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache: Option<PromptCache>,
     timings: Timings,
+}
+
+#[derive(Serialize)]
+struct Speculation {
+    drafted_tokens: usize,
+    accepted_tokens: usize,
+    passes: usize,
+}
+
+#[derive(Serialize)]
+struct PromptCache {
+    reused_tokens: usize,
+    bytes_read: u64,
+    read_ms: f64,
+    bytes_written: u64,
+    write_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -97,6 +122,24 @@ impl Report<'_> {
             },
             fingerprint: self.outcome.fingerprint.as_deref(),
             seed: request.sampling.seed,
+            speculation: self.guessed.then_some(Speculation {
+                drafted_tokens: stats.drafted_tokens,
+                accepted_tokens: stats.right_tokens,
+                passes: stats.decode_passes,
+            }),
+            prompt_cache: self.cache.map(|used| {
+                let (read, written) = (
+                    used.read.unwrap_or_default(),
+                    used.written.unwrap_or_default(),
+                );
+                PromptCache {
+                    reused_tokens: stats.reused_tokens,
+                    bytes_read: read.0,
+                    read_ms: ms(read.1),
+                    bytes_written: written.0,
+                    write_ms: ms(written.1),
+                }
+            }),
             timings: self.timings(),
         })
     }
@@ -119,6 +162,20 @@ impl Report<'_> {
                 t.first_token_ms, t.open_ms, t.tokenizer_ms, t.prompt_ms
             ),
         ];
+        if self.guessed {
+            let (all, right) = (stats.drafted_tokens, stats.right_tokens);
+            lines.push(format!(
+                "guessed:     {all} tokens ahead, {right} of them right; {} passes after the first",
+                stats.decode_passes
+            ));
+        }
+        if let Some(used) = &self.cache {
+            lines.push(format!(
+                "cache:       {} prompt tokens reused; {}",
+                stats.reused_tokens,
+                used.text()
+            ));
+        }
         let kv = mib(stats.kv_bytes as u64);
         let buffers = mib(stats.workspace_bytes as u64);
         let file = mib(self.loaded.engine.model().file().mapped_bytes());

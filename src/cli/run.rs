@@ -2,13 +2,15 @@
 
 use super::load::{Ids, ModelArgs};
 use super::output;
+use super::prompt_cache::{Keeping, PromptCacheArgs};
 use super::report::Report;
 use super::sampling::SamplingArgs;
 use super::screen::{Numbers, Screen, Text};
+use super::speculation::SpeculationArgs;
 use super::text::TextArgs;
 use super::thinking::{self, Thinking};
 use crate::error::{Error, Result};
-use crate::generate::{Decode, Finish, Generation, Request, Session};
+use crate::generate::{Decode, Draft, Finish, Generation, Request};
 use quern_models::Spec;
 
 /// Arguments of `quern run`.
@@ -16,6 +18,9 @@ use quern_models::Spec;
 #[command(after_help = "Examples:
   quern run -m model.quern \"Once upon a time\"
   cat notes.txt | quern run -m model.quern -n 100 \" In short:\"
+  quern run -m model.quern --lookup -f program.py \"# The same with type hints:\"
+  quern run -m model.quern --draft small.quern \"Once upon a time\"
+  quern run -m model.quern --prompt-cache notes.cache -f notes.txt -n 200
   quern run -m model.quern --temp 0 --json --ids 1,403,407")]
 pub struct Args {
     #[command(flatten)]
@@ -58,6 +63,12 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     pub stop: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub speculation: SpeculationArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cache: PromptCacheArgs,
     /// Go on after end-of-text tokens
     #[arg(long)]
     pub ignore_eos: bool,
@@ -97,6 +108,7 @@ impl Args {
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::usage("--stop is empty, expected some text"));
         }
+        self.speculation.check()?;
         self.sampling.check()
     }
 }
@@ -123,6 +135,7 @@ pub fn context(asked: u32, spec: &Spec) -> Result<usize> {
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     args.model.path()?;
+    args.cache.check()?;
     let text = match &args.ids {
         Some(_) => None,
         None => Some(args.text.read()?),
@@ -178,19 +191,30 @@ pub fn run(args: Args) -> Result<()> {
         None => Ok(Thinking::default()),
     };
     let mut screen = Screen::new(!args.json, args.hide_thinking, thinking()?);
+    let model = loaded.engine.model().clone();
+    let (mut session, mut cache) = args.cache.open(&model, request.kv)?;
+    let mut speculation = args.speculation.build(&args.model, &loaded, &request)?;
     let before = super::since_start();
+    let mut watch = Keeping {
+        watch: &mut screen,
+        cache: cache.as_mut(),
+        model: &model,
+    };
     let generation = Generation {
         request: &request,
-        session: &mut Session::new(),
-        draft: None,
+        session: &mut session,
+        draft: speculation.as_mut().map(|s| s as &mut dyn Draft),
         constraint: None,
         decode: &mut *decode,
-        watch: &mut screen,
+        watch: &mut watch,
     };
     let result = generation.run(&mut loaded.engine);
     let ended = screen.end();
     let mut outcome = result?;
     let in_thinking = ended?;
+    if let Some(cache) = &mut cache {
+        cache.text_done(&session, &model);
+    }
     if args.hide_thinking {
         outcome.text = thinking::without(&outcome.text, thinking()?);
     }
@@ -199,6 +223,8 @@ pub fn run(args: Args) -> Result<()> {
         outcome: &outcome,
         loaded: &loaded,
         before,
+        guessed: speculation.is_some(),
+        cache: cache.as_ref().map(|c| c.used()),
     };
     if args.json {
         output::stdout().line(report.json()?)?;
@@ -215,5 +241,5 @@ pub fn run(args: Args) -> Result<()> {
     if args.stats {
         output::note(report.stats());
     }
-    Ok(())
+    cache.map_or(Ok(()), |c| c.finish())
 }

@@ -84,6 +84,11 @@ impl Source {
         &self.path
     }
 
+    /// The file, to be read from its start.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Reads bytes from the start of the file until `out` is full or the file ends; returns how many.
     ///
     /// # Errors

@@ -9,13 +9,14 @@
 //! Nothing is emitted from a pass before the model file is known to be unchanged after it.
 //!
 //! A pass may carry guesses behind the ids that are certain. From each row of logits one id is drawn as if there were no guesses; the first one that differs from the guess
-//! takes its place, and the session goes back to there. Since rows of logits have the same bits however tokens are cut into passes, and one number is drawn per sampled
+//! takes its place, and the session goes back to there (one with a recurrent state to before the pass: what was right of it goes through
+//! the model again with the next one). Since rows of logits have the same bits however tokens are cut into passes, and one number is drawn per sampled
 //! id, text and fingerprint are those of the loop without guesses.
 
 use super::stops::Stops;
 use super::{
-    Constraint, Decode, Draft, Fingerprint, Finish, Outcome, Request, Session, Stats, Watch,
-    check_context,
+    Checked, Constraint, Decode, Draft, Fingerprint, Finish, Outcome, Request, Session, Stats,
+    Watch, check_context,
 };
 use crate::error::{Error, Result};
 use crate::model::{Engine, Wanted};
@@ -38,27 +39,44 @@ pub struct Generation<'a> {
     pub watch: &'a mut dyn Watch,
 }
 
+/// Ids that may wait for a pass which also carries guesses: what a pass may cost beside those is then still that of a few tokens.
+const MOST_CERTAIN: usize = 8;
+
 /// What grows while ids come.
 struct Text<'a> {
     request: &'a Request,
     stops: Stops,
-    ids: Vec<u32>,
+    /// The prompt, then what is generated.
+    all: Vec<u32>,
     text: String,
-    /// Ids that fit.
-    most: usize,
-    room: usize,
     stopped_by_text: bool,
 }
 
 impl Text<'_> {
+    /// The generated ids.
+    fn ids(&self) -> &[u32] {
+        &self.all[self.request.prompt.len()..]
+    }
+
+    /// How many more ids fit.
+    fn left(&self) -> usize {
+        let most = self.request.max_new.unwrap_or(usize::MAX);
+        let room = self.request.context.saturating_sub(self.all.len());
+        room.min(most.saturating_sub(self.ids().len()))
+    }
+
     /// Whether no further id fits, and why.
     fn is_full(&self) -> Option<Finish> {
-        if self.ids.len() >= self.most {
-            Some(Finish::Length)
-        } else if self.ids.len() >= self.room {
-            Some(Finish::Context)
-        } else {
+        if self.left() > 0 {
             None
+        } else if self
+            .request
+            .max_new
+            .is_some_and(|most| self.ids().len() >= most)
+        {
+            Some(Finish::Length)
+        } else {
+            Some(Finish::Context)
         }
     }
 
@@ -74,7 +92,7 @@ impl Text<'_> {
         decode: &mut dyn Decode,
         watch: &mut dyn Watch,
     ) -> Result<Option<Finish>> {
-        self.ids.push(id);
+        self.all.push(id);
         if self.request.end_ids.contains(&id) {
             return Ok(Some(Finish::Stop));
         }
@@ -136,55 +154,59 @@ impl Generation<'_> {
             .turn_to(engine, source, prompt, request.context, kv)?;
         let mut stats = Stats {
             prompt_tokens: source.map_or(prompt.len(), <[u32]>::len),
-            reused_tokens: reused,
+            reused_tokens: match source {
+                Some(source) if reused.source => source.len(),
+                Some(_) => 0,
+                None => reused.ids,
+            },
             ..Stats::default()
         };
         let mut fingerprint = request.fingerprint.then(Fingerprint::new);
         let mut text = Text {
             request,
             stops: Stops::new(&request.stop),
-            ids: Vec::new(),
+            all: prompt.to_vec(),
             text: String::new(),
-            most: request.max_new.unwrap_or(usize::MAX),
-            room: request.context - prompt.len(),
             stopped_by_text: false,
         };
-
         let chunk = request.chunk.max(1);
-        let rest = &prompt[reused..];
-        let (head, tail) = rest.split_at((rest.len() - 1) / chunk * chunk);
         let mut finish = None;
-        for tokens in head.chunks(chunk) {
-            self.session.forward(engine, tokens, Wanted::None)?;
-            let done = self.session.ids().len();
-            self.watch.prompt_progress(done, prompt.len());
-            if self.watch.stop_asked() {
-                finish = Some(Finish::Interrupted);
-                break;
+        if self.watch.keeps_prompt() {
+            // A session that ends before the prompt's last id is of use to the same prompt, whose last logits are wanted, and to longer ones.
+            let head = &prompt[reused.ids..prompt.len() - 1];
+            finish = self.pass_over(engine, head, chunk)?;
+            if finish.is_none() {
+                self.session.mark()?;
+                self.watch.prompt_held(self.session)?;
             }
         }
-        // Ids that are certain and have not gone through the model, then guesses.
-        let mut next = tail.to_vec();
         let mut passes = 0;
+        // Ids at the end of the session that went through the model before, and had to be forgotten with wrong guesses.
+        let mut again = 0;
         while finish.is_none() {
             let since = Instant::now();
-            let certain = next.len();
-            // The prompt's last chunk and forced ids are a pass worth having without guesses.
-            if let (Some(draft), true, 1) = (&mut self.draft, passes > 0, certain) {
-                let left = text.most.min(text.room) - text.ids.len();
-                let all = [prompt, &text.ids].concat();
-                next.extend(draft.propose(&all, left - 1)?.into_iter().take(left - 1));
+            // Ids that are certain and have not gone through the model, then guesses.
+            let waiting = &text.all[self.session.ids().len()..];
+            let (head, tail) = waiting.split_at((waiting.len() - 1) / chunk * chunk);
+            finish = self.pass_over(engine, head, chunk)?;
+            if finish.is_some() {
+                break;
             }
-            let guesses = next.split_off(certain);
-            let before = self.session.ids().len();
-            let wanted = match guesses.is_empty() {
-                true => Wanted::Last,
-                false => Wanted::All,
-            };
-            let tokens = [&next[..], &guesses].concat();
+            let (before, certain) = (self.session.ids().len(), tail.len());
+            let mut tokens = tail.to_vec();
+            // The prompt's last chunk is a pass worth having without guesses.
+            if let (Some(draft), true) = (&mut self.draft, passes > 0 && certain <= MOST_CERTAIN) {
+                let most = text.left() - 1;
+                tokens.extend(draft.propose(&text.all, most)?.into_iter().take(most));
+            }
+            let proposed = tokens.len() - certain;
             let pass = Instant::now();
+            if proposed > 0 {
+                self.session.mark()?;
+            }
+            let wanted = Wanted::Tail(1 + proposed);
             let logits = self.session.forward(engine, &tokens, wanted)?;
-            let pass = pass.elapsed();
+            let mut time = pass.elapsed();
             passes += 1;
             if passes == 1 {
                 stats.prompt_time = start.elapsed();
@@ -194,9 +216,10 @@ impl Generation<'_> {
                     break;
                 }
             }
-            let known = text.ids.len();
+            let known = text.all.len();
             let mut right = 0;
-            let last = loop {
+            // Every id that comes, sampled or forced, has its guess beside it, and the row behind the guess if it was right.
+            while finish.is_none() && known + right == text.all.len() {
                 let row = logits.row(right);
                 let mut excluded = Ok(());
                 let sampled = sampler.sample_among(row, |logits| {
@@ -206,7 +229,7 @@ impl Generation<'_> {
                 });
                 excluded?;
                 let id = sampled.map_err(|e| {
-                    let position = prompt.len() + text.ids.len() - 1;
+                    let position = text.all.len() - 1;
                     Error::invalid(format_args!("after the token at position {position}: {e}"))
                 })?;
                 if let Some(fingerprint) = &mut fingerprint {
@@ -220,57 +243,86 @@ impl Generation<'_> {
                     constraint.accept(id)?;
                     finish = constraint.is_complete().then_some(Finish::Stop);
                 }
-                if finish.is_some() || guesses.get(right) != Some(&id) {
-                    break id;
+                if finish.is_none()
+                    && let Some(constraint) = &mut self.constraint
+                {
+                    for id in constraint.forced()? {
+                        sampler.accept(id);
+                        finish = text.push(id, self.decode, self.watch)?;
+                        stats.forced_tokens += 1;
+                        if finish.is_none() {
+                            constraint.accept(id)?;
+                            finish = constraint.is_complete().then_some(Finish::Stop);
+                        }
+                        if finish.is_some() {
+                            break;
+                        }
+                    }
                 }
-                right += 1;
-            };
-            self.session.keep(before + certain + right)?;
+                let came = text.all[known..].iter().skip(right);
+                let guessed = tokens[certain..].iter().skip(right);
+                right += came.zip(guessed).take_while(|(a, b)| a == b).count();
+            }
+            let keep = before + certain + right;
+            let back = Instant::now();
+            self.session.back_to(keep)?;
+            if proposed > 0 {
+                self.session.unmark(before);
+            }
+            time += back.elapsed();
             if let (Some(draft), true) = (&mut self.draft, passes > 1) {
-                draft.checked(guesses.len(), right, pass);
+                draft.checked(&Checked {
+                    certain,
+                    again,
+                    proposed,
+                    right,
+                    time,
+                });
             }
-            stats.drafted_tokens += guesses.len();
+            again = keep - self.session.ids().len();
+            stats.drafted_tokens += proposed;
             stats.right_tokens += right;
-            next.clear();
-            next.push(last);
-            if finish.is_none()
-                && let Some(constraint) = &mut self.constraint
-            {
-                for id in constraint.forced()? {
-                    sampler.accept(id);
-                    finish = text.push(id, self.decode, self.watch)?;
-                    next.push(id);
-                    stats.forced_tokens += 1;
-                    if finish.is_none() {
-                        constraint.accept(id)?;
-                        finish = constraint.is_complete().then_some(Finish::Stop);
-                    }
-                    if finish.is_some() {
-                        break;
-                    }
-                }
-            }
             if passes == 1 {
                 stats.first_token = start.elapsed();
             } else {
                 stats.decode_passes += 1;
-                stats.decode_tokens += text.ids.len() - known;
+                stats.decode_tokens += text.all.len() - known;
                 stats.decode_time += since.elapsed();
             }
         }
         // The loop ends with a reason only.
         let finish = finish.unwrap_or(Finish::Stop);
         let finish = text.end(finish, self.decode, self.watch)?;
-        stats.new_tokens = text.ids.len();
+        stats.new_tokens = text.ids().len();
         stats.decode_bytes = engine.model().weight_bytes_per_pass() * stats.decode_passes as u64;
         stats.kv_bytes = self.session.bytes();
         stats.workspace_bytes = engine.workspace_bytes();
         Ok(Outcome {
-            ids: text.ids,
+            ids: text.all.split_off(prompt.len()),
             text: text.text,
             finish,
             fingerprint: fingerprint.map(|f| f.hex()),
             stats,
         })
+    }
+
+    /// Runs ids that are not the last ones through the model; says whether a stop was asked for.
+    fn pass_over(
+        &mut self,
+        engine: &mut Engine,
+        ids: &[u32],
+        chunk: usize,
+    ) -> Result<Option<Finish>> {
+        for tokens in ids.chunks(chunk) {
+            self.session.forward(engine, tokens, Wanted::None)?;
+            let (done, all) = (self.session.ids().len(), self.request.prompt.len());
+            if done < all {
+                self.watch.prompt_progress(done, all);
+            }
+            if self.watch.stop_asked() {
+                return Ok(Some(Finish::Interrupted));
+            }
+        }
+        Ok(None)
     }
 }

@@ -1,12 +1,18 @@
 //! From a prompt to text: what is asked for, who takes part, what comes of it. The loop itself is [`decode`], what outlives it [`Session`].
 
 pub mod decode;
+pub mod draft;
 pub mod embed;
+pub mod lookup;
+pub mod pace;
 pub mod score;
 pub mod session;
 pub mod stops;
+pub mod stored;
 
 pub use decode::Generation;
+pub use draft::{DraftModel, Limits, Speculation};
+pub use pace::Pace;
 pub use session::Session;
 
 use crate::cache::Sequence;
@@ -95,6 +101,18 @@ pub trait Watch {
     /// # Errors
     /// Ends the generation with this error.
     fn text(&mut self, piece: &str) -> Result<()>;
+    /// Whether [`Watch::prompt_held`] is wanted. The prompt's last id then goes through the model in a pass of its own.
+    fn keeps_prompt(&self) -> bool {
+        false
+    }
+    /// All of the prompt but its last id has gone through the model, and nothing else is in the session.
+    ///
+    /// # Errors
+    /// Ends the generation.
+    fn prompt_held(&mut self, session: &Session) -> Result<()> {
+        let _ = session;
+        Ok(())
+    }
     /// Whether to stop now; asked between passes.
     fn stop_asked(&mut self) -> bool {
         false
@@ -104,14 +122,29 @@ pub trait Watch {
 /// Who guesses the ids that come next, so that one pass can check several of them. A guess never changes what is generated: a pass computes the
 /// same logits however many tokens it takes, and what is drawn from them is what counts.
 pub trait Draft {
-    /// At most `most` ids that may follow `ids` (the prompt and all that was generated); none where there is nothing to go by.
+    /// At most `most` ids that may follow `ids` (the prompt and all that was generated, which only grows from call to call); none where there is
+    /// nothing to go by.
     ///
     /// # Errors
     /// Ends the generation.
     fn propose(&mut self, ids: &[u32], most: usize) -> Result<Vec<u32>>;
-    /// How many of the ids proposed last came true, and how long the pass took that checked them. Called after every pass that follows a call
-    /// of [`Draft::propose`], with zeros where nothing was proposed.
-    fn checked(&mut self, proposed: usize, right: usize, pass: Duration);
+    /// What became of the pass after the prompt's that was last, whether anything was proposed for it or not.
+    fn checked(&mut self, pass: &Checked);
+}
+
+/// A pass that may have checked guesses.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked {
+    /// Ids in front of the guesses.
+    pub certain: usize,
+    /// How many of those had to go through the model a second time, because an earlier guess was wrong.
+    pub again: usize,
+    /// Ids that were proposed.
+    pub proposed: usize,
+    /// How many of them, from the first on, came true.
+    pub right: usize,
+    /// How long the pass took, and going back behind what was wrong.
+    pub time: Duration,
 }
 
 /// What the text must look like. Of each id that is generated it is told once, in order.
@@ -155,7 +188,7 @@ pub struct Outcome {
 pub struct Stats {
     /// Tokens of the source, or else of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt that the session held already.
+    /// Those of them that the session held already.
     pub reused_tokens: usize,
     /// Generated tokens.
     pub new_tokens: usize,

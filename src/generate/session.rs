@@ -9,15 +9,24 @@ use quern_kernels::KvType;
 /// A sequence of one model with its ids. Between two generations it may be given another prompt: what both begin with stays.
 #[derive(Default)]
 pub struct Session {
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
 }
 
-struct Held {
-    sequence: Sequence,
-    source: Option<Vec<u32>>,
-    kv: KvType,
+pub(super) struct Held {
+    pub(super) sequence: Sequence,
+    pub(super) source: Option<Vec<u32>>,
+    pub(super) kv: KvType,
     /// The ids in the sequence.
-    ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
+}
+
+/// What a session had of a request already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reused {
+    /// Ids of the prompt.
+    pub ids: usize,
+    /// Whether it had the source.
+    pub source: bool,
 }
 
 impl Session {
@@ -31,6 +40,16 @@ impl Session {
         self.held.as_ref().map_or(&[], |h| &h.ids)
     }
 
+    /// What they are about, if the model has an encoder.
+    pub fn source(&self) -> Option<&[u32]> {
+        self.held.as_ref()?.source.as_deref()
+    }
+
+    /// The element type of keys and values; none if the session holds nothing.
+    pub fn kv(&self) -> Option<KvType> {
+        self.held.as_ref().map(|h| h.kv)
+    }
+
     /// Bytes of keys, values and states.
     pub fn bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |h| h.sequence.bytes())
@@ -42,7 +61,8 @@ impl Session {
     }
 
     /// Goes back to what the session and this prompt have in common, less than the whole prompt, since logits are wanted after its last id.
-    /// Where the sequence cannot go back (a window or a recurrent state has moved on), it begins anew. Returns how many ids stay.
+    /// A sequence that cannot go back as far as that (a window or a recurrent state has moved on) goes back further or begins anew, as one does whose
+    /// rotary angles would be others for a prompt of this length.
     ///
     /// # Errors
     /// As a new sequence: a source that is missing or too long, not enough memory, a model that changed. The session is empty then.
@@ -53,18 +73,28 @@ impl Session {
         prompt: &[u32],
         context: usize,
         kv: KvType,
-    ) -> Result<usize> {
+    ) -> Result<Reused> {
         if let Some(mut held) = self.held.take()
             && held.kv == kv
             && held.source.as_deref() == source
         {
             let both = held.ids.iter().zip(&prompt[..prompt.len() - 1]);
-            let common = both.take_while(|(a, b)| a == b).count();
-            if common > 0 && held.sequence.truncate(common).is_ok() {
-                held.ids.truncate(common);
-                held.sequence.set_prompt_len(prompt.len());
+            let mut common = both.take_while(|(a, b)| a == b).count();
+            let sequence = &mut held.sequence;
+            if !engine
+                .model()
+                .turns_alike(sequence.prompt_len(), prompt.len())
+            {
+                common = 0;
+            }
+            let ids = sequence.nearest(common);
+            if ids > 0 || source.is_some() {
+                sequence.truncate(ids)?;
+                sequence.set_prompt_len(prompt.len());
+                held.ids.truncate(ids);
                 self.held = Some(held);
-                return Ok(common);
+                let source = source.is_some();
+                return Ok(Reused { ids, source });
             }
         }
         let sequence = begin(engine, source, prompt.len(), context, kv)?;
@@ -74,10 +104,13 @@ impl Session {
             kv,
             ids: Vec::new(),
         });
-        Ok(0)
+        Ok(Reused {
+            ids: 0,
+            source: false,
+        })
     }
 
-    /// Runs tokens through the model; logits of the last one, or of all.
+    /// Runs tokens through the model; logits where they are wanted.
     ///
     /// # Errors
     /// As [`Engine::forward`]; a model file that changed. The session is empty then, since what a pass left is not known.
@@ -102,14 +135,36 @@ impl Session {
         Ok(logits)
     }
 
-    /// Forgets ids from `len` on.
+    /// Makes it possible to come back to here, as [`Sequence::mark`].
     ///
     /// # Errors
-    /// As [`Sequence::truncate`].
-    pub(super) fn keep(&mut self, len: usize) -> Result<()> {
+    /// There is not enough memory.
+    pub(super) fn mark(&mut self) -> Result<()> {
+        match &mut self.held {
+            Some(held) => held.sequence.mark(),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Sequence::unmark`].
+    pub(super) fn unmark(&mut self, len: usize) {
         if let Some(held) = &mut self.held {
-            held.sequence.truncate(len)?;
-            held.ids.truncate(len);
+            held.sequence.unmark(len);
+        }
+    }
+
+    /// Forgets ids from `len` on, and those before which cannot be kept without them: see [`Sequence::nearest`]. What is left of the ids
+    /// says how far it went.
+    ///
+    /// # Errors
+    /// None that can be expected: it goes back to where the sequence says that it can.
+    pub(super) fn back_to(&mut self, len: usize) -> Result<()> {
+        if let Some(held) = &mut self.held
+            && len < held.ids.len()
+        {
+            let near = held.sequence.nearest(len);
+            held.sequence.truncate(near)?;
+            held.ids.truncate(near);
         }
         Ok(())
     }

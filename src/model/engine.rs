@@ -22,6 +22,20 @@ pub enum Wanted {
     Last,
     /// For all of them.
     All,
+    /// For so many at the end.
+    Tail(usize),
+}
+
+impl Wanted {
+    /// Of so many new positions, how many at their end.
+    fn rows(self, positions: usize) -> usize {
+        match self {
+            Wanted::None => 0,
+            Wanted::Last => 1,
+            Wanted::All => positions,
+            Wanted::Tail(n) => n.min(positions),
+        }
+    }
 }
 
 /// New tokens of one sequence.
@@ -249,11 +263,7 @@ impl Engine {
         for step in steps.iter() {
             let rows = ids.len()..ids.len() + step.tokens.len();
             ids.extend_from_slice(step.tokens);
-            match step.wanted {
-                Wanted::None => {}
-                Wanted::Last => wanted.push(rows.end - 1),
-                Wanted::All => wanted.extend(rows.clone()),
-            }
+            wanted.extend(rows.end - step.wanted.rows(rows.len())..rows.end);
             spans.push(Span {
                 seq: step.seq,
                 start: step.seq.len(),
@@ -302,15 +312,13 @@ impl Engine {
                 let n = (0..rest.len()).take_while(same).count();
                 whole &= done[i] == 0 && n == rest.len();
                 done[i] += n;
-                let ended = n == rest.len();
+                let wanted = step.wanted.rows(step.tokens.len());
+                let after = step.tokens.len() - done[i];
                 owners.push(i);
                 pieces.push(Step {
                     seq: &mut *step.seq,
                     tokens: &rest[..n],
-                    wanted: match step.wanted {
-                        Wanted::Last if !ended => Wanted::None,
-                        wanted => wanted,
-                    },
+                    wanted: Wanted::Tail(wanted.saturating_sub(after)),
                 });
             }
             if pieces.is_empty() {
@@ -322,12 +330,7 @@ impl Engine {
             self.run(&mut pieces, output)?;
             let mut at = 0;
             for (piece, owner) in pieces.iter().zip(owners) {
-                let n = stride
-                    * match piece.wanted {
-                        Wanted::None => 0,
-                        Wanted::Last => 1,
-                        Wanted::All => piece.tokens.len(),
-                    };
+                let n = stride * piece.wanted.rows(piece.tokens.len());
                 kept[owner].extend_from_slice(&self.work.logits[at..at + n]);
                 at += n;
             }

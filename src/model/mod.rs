@@ -529,6 +529,14 @@ impl Model {
         })
     }
 
+    /// Whether a prompt of `a` tokens and one of `b` that begin alike turn their first positions by the same angles: dynamic scaling counts the whole
+    /// prompt for each of them.
+    pub(crate) fn turns_alike(&self, a: usize, b: usize) -> bool {
+        let dynamic = |rope: &&Rope| matches!(rope, Rope::DynamicNtk { .. });
+        let mut ropes = self.spec().ropes.iter().filter(dynamic);
+        ropes.all(|rope| rope.inv_freq(a) == rope.inv_freq(b))
+    }
+
     /// Bytes of weights that one pass reads: every matrix and vector once, of an embedding that is not the head one row; nothing that only
     /// encoding a source reads.
     pub fn weight_bytes_per_pass(&self) -> u64 {
