@@ -88,7 +88,7 @@ fn goldens_through_the_commands() {
             "encoder         3 layers",
             "decoder         2 layers",
             "cross: 4 heads",
-            "relative both ways, buckets 32, max distance 128",
+            "relative buckets 32, max distance 128, both ways",
             "relative buckets 32",
             "decoder_start 0",
         ] {

@@ -170,6 +170,10 @@ impl Watch for Keeping<'_, '_> {
         self.watch.prompt_done();
     }
 
+    fn chosen(&mut self, id: u32, logits: Option<&[f32]>) {
+        self.watch.chosen(id, logits);
+    }
+
     fn text(&mut self, piece: &str) -> Result<()> {
         self.watch.text(piece)
     }

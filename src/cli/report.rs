@@ -1,6 +1,7 @@
 //! What `run` tells about itself: one JSON object on stdout, or a few lines on stderr.
 
 use super::load::Loaded;
+use super::logprobs::Logprob;
 use super::memory::{self, mib};
 use super::output::json_text;
 use super::prompt_cache::Used;
@@ -23,6 +24,8 @@ pub struct Report<'a> {
     pub guessed: bool,
     /// What the file for the prompt did, if there was one.
     pub cache: Option<Used>,
+    /// Log-probabilities of the generated ids, if they were asked for.
+    pub logprobs: Option<&'a [Logprob]>,
 }
 
 #[derive(Serialize)]
@@ -34,6 +37,8 @@ struct Json<'a> {
     decoder_prompt_ids: Option<&'a [u32]>,
     finish_reason: &'static str,
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<&'a [Logprob]>,
     fingerprint: Option<&'a str>,
     seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +68,8 @@ struct PromptCache {
 struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    forced_tokens: usize,
     total_tokens: usize,
 }
 
@@ -78,6 +85,10 @@ struct Timings {
     decode_gb_per_second: f64,
     threads: usize,
     isa: &'static str,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Milliseconds, with microseconds as the fraction.
@@ -118,8 +129,10 @@ impl Report<'_> {
             usage: Usage {
                 prompt_tokens: stats.prompt_tokens,
                 completion_tokens: stats.new_tokens,
+                forced_tokens: stats.forced_tokens,
                 total_tokens: stats.prompt_tokens + stats.new_tokens,
             },
+            logprobs: self.logprobs,
             fingerprint: self.outcome.fingerprint.as_deref(),
             seed: request.sampling.seed,
             speculation: self.guessed.then_some(Speculation {
@@ -174,6 +187,12 @@ impl Report<'_> {
                 "cache:       {} prompt tokens reused; {}",
                 stats.reused_tokens,
                 used.text()
+            ));
+        }
+        if stats.forced_tokens > 0 {
+            lines.push(format!(
+                "grammar:     forced {} of the tokens; {} passes after the first",
+                stats.forced_tokens, stats.decode_passes
             ));
         }
         let kv = mib(stats.kv_bytes as u64);

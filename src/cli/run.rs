@@ -1,16 +1,18 @@
 //! `quern run`: continues a prompt, or answers it where the model has an encoder that reads it.
 
 use super::load::{Ids, ModelArgs};
+use super::logprobs::Logged;
 use super::output;
 use super::prompt_cache::{Keeping, PromptCacheArgs};
 use super::report::Report;
 use super::sampling::SamplingArgs;
 use super::screen::{Numbers, Screen, Text};
 use super::speculation::SpeculationArgs;
+use super::structure::StructureArgs;
 use super::text::TextArgs;
 use super::thinking::{self, Thinking};
 use crate::error::{Error, Result};
-use crate::generate::{Decode, Draft, Finish, Generation, Request};
+use crate::generate::{Constraint, Decode, Draft, Finish, Generation, Request};
 use quern_models::Spec;
 
 /// Arguments of `quern run`.
@@ -21,7 +23,12 @@ use quern_models::Spec;
   quern run -m model.quern --lookup -f program.py \"# The same with type hints:\"
   quern run -m model.quern --draft small.quern \"Once upon a time\"
   quern run -m model.quern --prompt-cache notes.cache -f notes.txt -n 200
-  quern run -m model.quern --temp 0 --json --ids 1,403,407")]
+  quern run -m model.quern --temp 0 --json --ids 1,403,407
+  quern run -m model.quern --temp 0 --json --logprobs 3 -n 8 \"Once upon a time\"
+  quern run -m model.quern --temp 1.2 --min-p 0.1 --top-k 0 --top-p 1 -s 7 \"Once upon a time\"
+  quern run -m model.quern --json-schema '{\"type\":\"object\",\"properties\":{\"age\":{\"type\":\"integer\"}},\"required\":[\"age\"]}' \"Tom is 9.\"
+  quern run -m model.quern --regex '(yes|no)' \"Is water wet? \"
+  quern run -m model.quern --grammar list.gbnf \"Three colours: \"")]
 pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -54,6 +61,12 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampling: SamplingArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub structure: StructureArgs,
+    /// With --json: the log-probability of each generated token, and the N most probable ones in its place
+    #[arg(long, value_name = "N", requires = "json")]
+    pub logprobs: Option<usize>,
     /// Stop before this text; may be given several times
     #[arg(
         long,
@@ -140,6 +153,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(_) => None,
         None => Some(args.text.read()?),
     };
+    let grammar = args.structure.grammar()?;
     let mut loaded = args.model.load()?;
     let spec = loaded.engine.model().spec();
     let context = context(args.context, spec)?;
@@ -161,6 +175,9 @@ pub fn run(args: Args) -> Result<()> {
         spec.vocab_size,
         loaded.tokenizer.as_deref(),
     )?;
+    let mut structure =
+        args.structure
+            .constraint(grammar.as_ref(), loaded.tokenizer.as_ref(), &end_ids)?;
     let request = Request {
         source,
         prompt,
@@ -194,9 +211,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = loaded.engine.model().clone();
     let (mut session, mut cache) = args.cache.open(&model, request.kv)?;
     let mut speculation = args.speculation.build(&args.model, &loaded, &request)?;
+    let mut logged = Logged::new(&mut screen, tokenizer.clone(), args.logprobs);
     let before = super::since_start();
     let mut watch = Keeping {
-        watch: &mut screen,
+        watch: &mut logged,
         cache: cache.as_mut(),
         model: &model,
     };
@@ -204,11 +222,12 @@ pub fn run(args: Args) -> Result<()> {
         request: &request,
         session: &mut session,
         draft: speculation.as_mut().map(|s| s as &mut dyn Draft),
-        constraint: None,
+        constraint: structure.as_mut().map(|s| s as &mut dyn Constraint),
         decode: &mut *decode,
         watch: &mut watch,
     };
     let result = generation.run(&mut loaded.engine);
+    let logprobs = logged.finish();
     let ended = screen.end();
     let mut outcome = result?;
     let in_thinking = ended?;
@@ -225,6 +244,7 @@ pub fn run(args: Args) -> Result<()> {
         before,
         guessed: speculation.is_some(),
         cache: cache.as_ref().map(|c| c.used()),
+        logprobs: logprobs.as_deref(),
     };
     if args.json {
         output::stdout().line(report.json()?)?;

@@ -105,7 +105,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = Params::default().xtc_threshold)]
     pub xtc_threshold: f32,
     /// Mirostat in place of all steps but the temperature: 0 (off) or 2 (version 2)
-    #[arg(long, value_name = "0|2", default_value = "0", value_parser = parse_mirostat)]
+    #[arg(long, value_name = "0|2", default_value = "0", action = clap::ArgAction::Set, value_parser = parse_mirostat)]
     pub mirostat: bool,
     /// Mirostat: how fast its bound moves
     #[arg(

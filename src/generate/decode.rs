@@ -236,6 +236,7 @@ impl Generation<'_> {
                     fingerprint.add(row);
                 }
                 sampler.accept(id);
+                self.watch.chosen(id, Some(row));
                 finish = text.push(id, self.decode, self.watch)?;
                 if finish.is_none()
                     && let Some(constraint) = &mut self.constraint
@@ -248,6 +249,7 @@ impl Generation<'_> {
                 {
                     for id in constraint.forced()? {
                         sampler.accept(id);
+                        self.watch.chosen(id, None);
                         finish = text.push(id, self.decode, self.watch)?;
                         stats.forced_tokens += 1;
                         if finish.is_none() {

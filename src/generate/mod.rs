@@ -9,6 +9,7 @@ pub mod score;
 pub mod session;
 pub mod stops;
 pub mod stored;
+pub mod structure;
 
 pub use decode::Generation;
 pub use draft::{DraftModel, Limits, Speculation};
@@ -96,6 +97,8 @@ pub trait Watch {
     fn prompt_progress(&mut self, _done: usize, _all: usize) {}
     /// The prompt has gone through the model: from now on there may be text to save when a stop is asked for.
     fn prompt_done(&mut self) {}
+    /// This id comes next, drawn from these logits, or forced by a constraint. Called before its text.
+    fn chosen(&mut self, _id: u32, _logits: Option<&[f32]>) {}
     /// The next piece of text, after every token (it may be empty).
     ///
     /// # Errors

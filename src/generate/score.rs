@@ -29,26 +29,31 @@ pub struct Position<'a> {
 impl Position<'_> {
     /// The `n` most probable next ids with their log-probabilities, ties by lower id.
     pub fn top(&self, n: usize) -> Vec<(u32, f64)> {
-        let n = n.min(self.logits.len());
-        if n == 0 {
-            return Vec::new();
-        }
-        let rank = |a: &u32, b: &u32| {
-            let (x, y) = (self.logits[*a as usize], self.logits[*b as usize]);
-            y.partial_cmp(&x)
-                .unwrap_or(std::cmp::Ordering::Equal)
-                .then(a.cmp(b))
-        };
-        let mut ids: Vec<u32> = (0..self.logits.len() as u32).collect();
-        if n < ids.len() {
-            ids.select_nth_unstable_by(n - 1, rank);
-            ids.truncate(n);
-        }
-        ids.sort_unstable_by(rank);
-        ids.into_iter()
-            .map(|id| (id, f64::from(self.logits[id as usize]) - self.log_sum))
-            .collect()
+        top(self.logits, self.log_sum, n)
     }
+}
+
+/// The `n` most probable ids of a row with their log-probabilities, ties by lower id; `log_sum` is its [`log_sum_exp`].
+pub fn top(logits: &[f32], log_sum: f64, n: usize) -> Vec<(u32, f64)> {
+    let n = n.min(logits.len());
+    if n == 0 {
+        return Vec::new();
+    }
+    let rank = |a: &u32, b: &u32| {
+        let (x, y) = (logits[*a as usize], logits[*b as usize]);
+        y.partial_cmp(&x)
+            .unwrap_or(std::cmp::Ordering::Equal)
+            .then(a.cmp(b))
+    };
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    if n < ids.len() {
+        ids.select_nth_unstable_by(n - 1, rank);
+        ids.truncate(n);
+    }
+    ids.sort_unstable_by(rank);
+    ids.into_iter()
+        .map(|id| (id, f64::from(logits[id as usize]) - log_sum))
+        .collect()
 }
 
 /// The whole text.

@@ -245,6 +245,15 @@ impl Tokenizer {
             || self.prepared.view().kind(id) == TokenKind::Control
     }
 
+    /// What kind of token an id is; absent beyond the vocabulary.
+    pub fn token_kind(&self, id: u32) -> TokenKind {
+        let view = self.prepared.view();
+        match (id as usize) < view.n_tokens() {
+            true => view.kind(id),
+            false => TokenKind::Absent,
+        }
+    }
+
     /// The kind of model: "byte-level BPE", "BPE", "Unigram" or "WordPiece".
     pub fn kind(&self) -> &'static str {
         match &self.pipeline.model {
