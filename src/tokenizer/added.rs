@@ -13,14 +13,42 @@ pub enum Part {
     Text(usize, usize),
 }
 
-/// Cuts `text` at the added tokens of `trie`. Special tokens are ordinary text unless `parse_special`; as in `tokenizers`, the
-/// text of a match that does not count is not searched again.
+/// Where special tokens count as such; elsewhere they are ordinary text.
+#[derive(Clone, Copy, Debug)]
+pub enum Special<'a> {
+    /// In no place.
+    Nowhere,
+    /// In every place.
+    Everywhere,
+    /// Where they do not overlap any of these ranges of bytes, which ascend and do not overlap each other.
+    Outside(&'a [(usize, usize)]),
+}
+
+impl Special<'_> {
+    fn count(&self, start: usize, stop: usize) -> bool {
+        match self {
+            Special::Nowhere => false,
+            Special::Everywhere => true,
+            Special::Outside(ranges) => !overlap(ranges, start, stop),
+        }
+    }
+}
+
+/// Whether one of the ranges, which ascend and do not overlap, has a byte from `start` to `stop`.
+pub fn overlap(ranges: &[(usize, usize)], start: usize, stop: usize) -> bool {
+    let after = ranges.partition_point(|&(_, end)| end <= start);
+    ranges.get(after).is_some_and(|&(from, _)| from < stop)
+}
+
+/// Cuts `text` at the added tokens of `trie`. Special tokens are ordinary text where they do not count; as in `tokenizers`, the
+/// text of a match that does not count is not searched again, unless other places count: a match that reaches into a place where it
+/// does not must not hide one behind it.
 pub fn partition(
     view: &View,
     trie: Trie,
     first: &[bool; 256],
     text: &str,
-    parse_special: bool,
+    special: Special,
     out: &mut Vec<Part>,
 ) {
     let bytes = text.as_bytes();
@@ -44,7 +72,10 @@ pub fn partition(
         if !text.is_char_boundary(start) || !text.is_char_boundary(stop) {
             continue;
         }
-        if f & flags::SPECIAL != 0 && !parse_special {
+        if f & flags::SPECIAL != 0 && !special.count(start, stop) {
+            if let Special::Outside(_) = special {
+                at = start + 1;
+            }
             continue;
         }
         if f & flags::SINGLE_WORD != 0 {

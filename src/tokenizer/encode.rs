@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::added::{self, Part};
+use super::added::{self, Part, Special};
 use super::build::{INNER, LAST};
 use super::charsmap::Charsmap;
 use super::definition::{ModelOptions, Normalizer, TemplateItem, TokenKind};
@@ -21,34 +21,16 @@ const BATCH: usize = 4096;
 /// Slots of the cache, a power of two.
 const CACHE_SLOTS: usize = 8192;
 
+/// A letter that no normaliser changes and no published special token has.
+const MASK: char = '\u{1c2}';
+
 /// The ids of `text`.
 pub fn encode(t: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
-    if u32::try_from(text.len()).is_err() {
-        return Err(Error::limit(format_args!(
-            "a text of {} bytes is longer than 4 GiB",
-            text.len()
-        )));
-    }
-    let view = t.prepared.view();
-    let cache = if text.len() >= CACHE_FROM {
-        vec![Entry::default(); CACHE_SLOTS]
-    } else {
-        Vec::new()
+    let special = match options.parse_special {
+        true => Special::Everywhere,
+        false => Special::Nowhere,
     };
-    let mut e = Encoder {
-        t,
-        view,
-        parse_special: options.parse_special,
-        symbols: Vec::new(),
-        runs: Vec::new(),
-        bpe: bpe::Scratch::default(),
-        unigram: unigram::Scratch::default(),
-        bytes: bytes_as_symbols(t, &view),
-        cache,
-        unknown_before: false,
-        word: Vec::new(),
-        out: Vec::new(),
-    };
+    let mut e = Encoder::new(t, text, special)?;
     if !options.add_special || t.pipeline.template.is_empty() {
         e.text(text)?;
         return Ok(e.out);
@@ -59,6 +41,13 @@ pub fn encode(t: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u
             TemplateItem::Text => e.text(text)?,
         }
     }
+    Ok(e.out)
+}
+
+/// The ids of `text`, in which special tokens count outside of the marked ranges.
+pub fn encode_marked(t: &Tokenizer, text: &str, marked: &[(usize, usize)]) -> Result<Vec<u32>> {
+    let mut e = Encoder::new(t, text, Special::Outside(marked))?;
+    e.text(text)?;
     Ok(e.out)
 }
 
@@ -98,6 +87,9 @@ impl bpe::Allowed for Allow<'_> {
 struct Encoder<'a> {
     t: &'a Tokenizer,
     view: View<'a>,
+    /// Where special tokens count when the text is cut at added tokens.
+    special: Special<'a>,
+    /// Whether the model itself may produce control tokens.
     parse_special: bool,
     symbols: Vec<bpe::Symbol>,
     runs: Vec<bpe::Run>,
@@ -149,11 +141,41 @@ impl Key {
 }
 
 impl<'a> Encoder<'a> {
+    fn new(t: &'a Tokenizer, text: &str, special: Special<'a>) -> Result<Self> {
+        if u32::try_from(text.len()).is_err() {
+            return Err(Error::limit(format_args!(
+                "a text of {} bytes is longer than 4 GiB",
+                text.len()
+            )));
+        }
+        let view = t.prepared.view();
+        let cache = if text.len() >= CACHE_FROM {
+            vec![Entry::default(); CACHE_SLOTS]
+        } else {
+            Vec::new()
+        };
+        Ok(Encoder {
+            t,
+            view,
+            special,
+            parse_special: matches!(special, Special::Everywhere),
+            symbols: Vec::new(),
+            runs: Vec::new(),
+            bpe: bpe::Scratch::default(),
+            unigram: unigram::Scratch::default(),
+            bytes: bytes_as_symbols(t, &view),
+            cache,
+            unknown_before: false,
+            word: Vec::new(),
+            out: Vec::new(),
+        })
+    }
+
     fn text(&mut self, text: &str) -> Result<()> {
         let t = self.t;
         let mut parts = Vec::new();
         let (raw, first) = (self.view.raw, &t.raw_first);
-        added::partition(&self.view, raw, first, text, self.parse_special, &mut parts);
+        added::partition(&self.view, raw, first, text, self.special, &mut parts);
         let sentencepiece = matches!(
             t.pipeline.normalizers.first(),
             Some(Normalizer::SentencePiece { .. })
@@ -191,12 +213,117 @@ impl<'a> Encoder<'a> {
             let normal = normalize::normalize(&t.normalizers, tables, normal, &mut at_start)?;
             inner.clear();
             let first = &t.norm_first;
+            let special = match self.special {
+                Special::Outside(marked) if t.norm_special && added::overlap(marked, lo, hi) => {
+                    let marked = marked
+                        .iter()
+                        .filter(|(start, end)| *end > lo && *start < hi);
+                    let marked: Vec<_> = marked
+                        .map(|&(start, end)| (start.max(lo) - lo, end.min(hi) - lo))
+                        .collect();
+                    if !self.same_special(norm, tables, &text[lo..hi], &normal, &marked)? {
+                        self.apart(norm, tables, &text[lo..hi], &marked, lo == 0)?;
+                        continue;
+                    }
+                    Special::Everywhere
+                }
+                Special::Outside(marked) if added::overlap(marked, lo, hi) => Special::Nowhere,
+                Special::Outside(_) => Special::Everywhere,
+                other => other,
+            };
+            added::partition(&self.view, norm, first, &normal, special, &mut inner);
+            for part in &inner {
+                match *part {
+                    Part::Token(id) => self.out.push(id),
+                    Part::Text(lo, hi) => self.words(&normal[lo..hi], at_start && lo == 0)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a text has the same special tokens with something else in its marked ranges: then none comes from there. Normalisation does
+    /// not say which byte becomes which, so that is the question that can be answered.
+    fn same_special(
+        &self,
+        norm: Trie,
+        tables: Tables,
+        text: &str,
+        normal: &str,
+        marked: &[(usize, usize)],
+    ) -> Result<bool> {
+        let specials = |text: &str| {
+            let mut parts = Vec::new();
+            let first = &self.t.norm_first;
+            added::partition(
+                &self.view,
+                norm,
+                first,
+                text,
+                Special::Everywhere,
+                &mut parts,
+            );
+            parts.retain(
+                |part| matches!(part, Part::Token(id) if self.t.special.binary_search(id).is_ok()),
+            );
+            parts
+        };
+        let found = specials(normal);
+        if found.is_empty() {
+            return Ok(true);
+        }
+        let mut masked = String::new();
+        let mut from = 0;
+        for &(start, end) in marked {
+            masked.push_str(&text[from..start]);
+            masked.extend(text[start..end].chars().map(|_| MASK));
+            from = end;
+        }
+        masked.push_str(&text[from..]);
+        let mut at_start = true;
+        let masked = normalize::normalize(
+            &self.t.normalizers,
+            tables,
+            Cow::Owned(masked),
+            &mut at_start,
+        )?;
+        Ok(specials(&masked) == found)
+    }
+
+    /// Encodes a text whose marked ranges hold what normalisation would turn into special tokens: those outside are cut out first, as they are
+    /// written, and in the rest there are none.
+    fn apart(
+        &mut self,
+        norm: Trie,
+        tables: Tables,
+        text: &str,
+        marked: &[(usize, usize)],
+        first_part: bool,
+    ) -> Result<()> {
+        let t = self.t;
+        let mut parts = Vec::new();
+        let first = &t.norm_first;
+        let special = Special::Outside(marked);
+        added::partition(&self.view, norm, first, text, special, &mut parts);
+        let mut inner = Vec::new();
+        for part in parts {
+            let (lo, hi) = match part {
+                Part::Token(id) => {
+                    self.out.push(id);
+                    continue;
+                }
+                Part::Text(lo, hi) => (lo, hi),
+            };
+            let mut at_start = first_part && lo == 0;
+            let normal = Cow::Borrowed(&text[lo..hi]);
+            let normal = normalize::normalize(&t.normalizers, tables, normal, &mut at_start)?;
+            inner.clear();
             added::partition(
                 &self.view,
                 norm,
                 first,
                 &normal,
-                self.parse_special,
+                Special::Nowhere,
                 &mut inner,
             );
             for part in &inner {

@@ -31,7 +31,7 @@ pub use definition::{
     Pattern, Pipeline, PreTokenizer, Prepend, TemplateItem, Token, TokenKind,
 };
 pub use pattern::from_oniguruma;
-pub use unicode::alphabet_to_bytes;
+pub use unicode::{CharSet, alphabet_to_bytes};
 
 use crate::error::{Error, Result};
 use prepared::{Prepared, RAW, View, added_flags};
@@ -66,6 +66,8 @@ pub struct Tokenizer {
     byte_tokens: Box<[u32; 256]>,
     /// Ids that special-token parsing can produce, sorted.
     special: Vec<u32>,
+    /// Whether some of them are looked for in the normalised text.
+    norm_special: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -118,6 +120,11 @@ impl Tokenizer {
             .collect();
         special.sort_unstable();
         special.dedup();
+        let in_norm = |&id: &u32| {
+            let token = view.token(id);
+            token.is_some_and(|text| view.norm.get(text) != trie::NONE)
+        };
+        let norm_special = special.iter().any(in_norm);
         let mut byte_tokens = Box::new([trie::NONE; 256]);
         for (b, id) in byte_tokens.iter_mut().enumerate() {
             let piece = format!("<0x{b:02X}>");
@@ -139,6 +146,7 @@ impl Tokenizer {
             norm_first,
             byte_tokens,
             special,
+            norm_special,
             pipeline,
             prepared,
         })
@@ -147,6 +155,22 @@ impl Tokenizer {
     /// The ids of `text`. A split pattern that gives up on the text is a limit error.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
         encode::encode(self, text, options)
+    }
+
+    /// The ids of `text`, whose `marked` byte ranges (ascending, on boundaries of characters, not overlapping) are somebody else's: special tokens
+    /// are read as such outside of them only. What lies between two special tokens is one text for the rest, marked or not; nothing is added
+    /// in front or behind.
+    pub fn encode_marked(&self, text: &str, marked: &[(usize, usize)]) -> Result<Vec<u32>> {
+        let cut = |&(start, end): &(usize, usize)| {
+            start < end && text.is_char_boundary(start) && text.is_char_boundary(end)
+        };
+        let ascending = marked.windows(2).all(|w| w[0].1 <= w[1].0);
+        if !ascending || !marked.iter().all(cut) {
+            return Err(Error::invalid(
+                "the marked ranges of a text are not ascending ranges of its characters",
+            ));
+        }
+        encode::encode_marked(self, text, marked)
     }
 
     /// The text of `ids`. An id outside the vocabulary is an error.
