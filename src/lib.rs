@@ -1,7 +1,7 @@
 //! quern: a language model in one binary.
 //!
 //! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `tensor`,
-//! `tokenizer`, `sample`; `file`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
+//! `tokenizer`, `sample`; `file`, `template`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
 
 #![deny(unsafe_code)]
 
@@ -18,5 +18,6 @@ pub mod model;
 pub mod ops;
 pub mod par;
 pub mod sample;
+pub mod template;
 pub mod tensor;
 pub mod tokenizer;

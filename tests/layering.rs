@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["error"],
     &["bytes"],
     &["par", "tensor", "tokenizer", "sample"],
-    &["file"],
+    &["file", "template"],
     &["ops", "cache"],
     &["blocks"],
     &["model"],
