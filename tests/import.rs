@@ -610,6 +610,45 @@ fn special_ids_sampling_and_template_come_from_the_small_files() {
 }
 
 #[test]
+fn what_a_template_is_given_and_what_it_made_of_samples_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    golden_folders::materialise("llama_mha", false, folder.path());
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let meta = || imported(folder.path(), Quant::Keep).meta().clone();
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "tool_use", "template": "T{{ tools[0].function.name }}"},
+            {"name": "default", "template": "{{ bos_token }}{{ messages[-1].content }}{{ strftime_now('%Y') }}"}],
+            "bos_token": {"content": "<b>", "lstrip": false}, "eos_token": "<e>", "pad_token": null, "add_bos_token": true}"#,
+    );
+    write(
+        "special_tokens_map.json",
+        r#"{"bos_token": "<a>", "unk_token": {"content": "<u>"}}"#,
+    );
+    let m = meta();
+    assert_eq!(
+        m.string(key::CHAT_TEMPLATE_TOOLS),
+        Some("T{{ tools[0].function.name }}")
+    );
+    let special = ["bos_token", "<b>", "eos_token", "<e>", "unk_token", "<u>"];
+    assert_eq!(m.strings(key::CHAT_TEMPLATE_SPECIAL), special);
+    let samples = m.template_samples().unwrap();
+    let texts: Vec<&str> = samples.iter().map(|s| s.text.as_str()).collect();
+    assert_eq!(texts[0], "<b>Hello, world!2026");
+    assert_eq!(texts[2], "Tadd");
+    // One that a template refuses is not recorded; a template that is broken is kept.
+    write(
+        "chat_template.jinja",
+        "{% if tools %}{{ raise_exception('no') }}{% endif %}x",
+    );
+    assert_eq!(meta().template_samples().unwrap().len(), 2);
+    write("chat_template.jinja", "{% if %}");
+    let broken = meta();
+    assert_eq!(broken.chat_template(), Some("{% if %}"));
+    assert_eq!(broken.template_samples().unwrap(), []);
+}
+
+#[test]
 fn the_number_of_threads_does_not_matter() {
     let s = Sizes {
         dim: 96,

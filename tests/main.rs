@@ -41,5 +41,6 @@ mod speculation;
 mod stories;
 mod streaming;
 mod structure;
+mod template;
 mod tiny;
 mod tokenizer;

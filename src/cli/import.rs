@@ -128,6 +128,12 @@ fn report(summary: &Summary, out: &Path, start: Instant) {
     if !summary.tokenizer {
         eprintln_line("quern: no tokenizer was found: the model can only be run with --ids");
     }
+    if let Some(fault) = &summary.template_fault {
+        let fault = visible(&fault.split_whitespace().collect::<Vec<_>>().join(" "));
+        eprintln_line(&format!(
+            "quern: the chat template cannot be used, the model can only be run with --raw or --template: {fault}"
+        ));
+    }
     eprintln_line(&format!(
         "quern: imported {:?} ({}, {:.1} M weights in {} tensors) to {out:?}: {:.1} MB in {:.1} s",
         summary.name,

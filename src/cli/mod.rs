@@ -18,6 +18,7 @@ pub mod logprobs;
 pub mod man;
 pub mod memory;
 pub mod memory_limit;
+pub mod messages;
 pub mod output;
 pub mod prompt_cache;
 pub mod report;
@@ -28,6 +29,7 @@ pub mod screen;
 pub mod signals;
 pub mod speculation;
 pub mod structure;
+pub mod template;
 pub mod text;
 pub mod thinking;
 pub mod tokenize;
@@ -81,6 +83,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Turn text into tokens and back
     Tokenize(tokenize::Args),
+    /// Show what a chat template makes of a conversation
+    Template(Box<template::Args>),
     /// Print what makes a shell complete this program's arguments
     Completions(completions::Args),
     /// Print or write manual pages
@@ -98,6 +102,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Tokenize(args) => tokenize::run(args),
+            Command::Template(args) => template::run(*args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(&args),
         }

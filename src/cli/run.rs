@@ -1,7 +1,8 @@
-//! `quern run`: continues a prompt, or answers it where the model has an encoder that reads it.
+//! `quern run`: answers a prompt where the model has a chat template or an encoder that reads it, else continues it.
 
 use super::load::{Ids, ModelArgs};
 use super::logprobs::Logged;
+use super::messages::{self, Asked, PromptArgs, TemplateArgs};
 use super::output;
 use super::prompt_cache::{Keeping, PromptCacheArgs};
 use super::report::Report;
@@ -14,6 +15,7 @@ use super::thinking::{self, Thinking};
 use crate::error::{Error, Result};
 use crate::generate::{Constraint, Decode, Draft, Finish, Generation, Request};
 use quern_models::Spec;
+use std::path::PathBuf;
 
 /// Arguments of `quern run`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,8 @@ use quern_models::Spec;
   quern run -m model.quern --lookup -f program.py \"# The same with type hints:\"
   quern run -m model.quern --draft small.quern \"Once upon a time\"
   quern run -m model.quern --prompt-cache notes.cache -f notes.txt -n 200
+  quern run -m model.quern --system \"Answer in one word.\" \"What is the capital of France?\"
+  quern run -m model.quern --raw \"Plain text to be continued, without a chat template,\"
   quern run -m model.quern --temp 0 --json --ids 1,403,407
   quern run -m model.quern --temp 0 --json --logprobs 3 -n 8 \"Once upon a time\"
   quern run -m model.quern --temp 1.2 --min-p 0.1 --top-k 0 --top-p 1 -s 7 \"Once upon a time\"
@@ -42,6 +46,15 @@ pub struct Args {
     /// Plain completion: no chat template around the prompt
     #[arg(long)]
     pub raw: bool,
+    /// The system message before the prompt, or @FILE with it
+    #[arg(long, value_name = "TEXT|@FILE", conflicts_with_all = ["raw", "ids"])]
+    pub system: Option<String>,
+    /// Answer the conversation in this JSON file (see quern template --help; - is standard input)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "ids", "text", "prompt", "file", "system"])]
+    pub messages: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub template: TemplateArgs,
     /// Read special tokens in the prompt as such, and not as text
     #[arg(long)]
     pub parse_special: bool,
@@ -149,18 +162,24 @@ pub fn run(args: Args) -> Result<()> {
     args.check()?;
     args.model.path()?;
     args.cache.check()?;
-    let text = match &args.ids {
-        Some(_) => None,
-        None => Some(args.text.read()?),
+    let asked = match (&args.ids, &args.messages) {
+        (Some(Ids(ids)), _) => Asked::Ids(ids.clone()),
+        (None, Some(path)) => Asked::Messages(messages::read_conversation(path)?),
+        (None, None) => Asked::Text(args.text.read()?),
     };
     let grammar = args.structure.grammar()?;
+    let system = args.system.as_deref().map(messages::text_or_file);
+    let system = system.transpose()?;
     let mut loaded = args.model.load()?;
     let spec = loaded.engine.model().spec();
     let context = context(args.context, spec)?;
-    let given = match (&args.ids, text) {
-        (Some(Ids(ids)), _) => ids.clone(),
-        (None, text) => loaded.encode(&text.unwrap_or_default(), args.parse_special)?,
+    let prompt = PromptArgs {
+        template: &args.template,
+        system: system.as_deref(),
+        raw: args.raw,
+        parse_special: args.parse_special,
     };
+    let (given, end_ids) = loaded.prompt(asked, &prompt)?;
     // An encoder reads what is given, and the decoder begins anew.
     let (source, prompt) = match loaded.decoder_start()? {
         Some(start) => (Some(given), vec![start]),
@@ -168,7 +187,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let end_ids = match args.ignore_eos {
         true => Vec::new(),
-        false => loaded.end_ids(),
+        false => end_ids,
     };
     let sampling = args.sampling.params(
         loaded.engine.model().file().meta(),

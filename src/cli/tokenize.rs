@@ -113,7 +113,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// The tokenizer in a foreign file or folder.
-fn foreign(path: &Path) -> Result<Tokenizer> {
+pub(super) fn foreign(path: &Path) -> Result<Tokenizer> {
     let definition = convert::tokenizer::load(path)?;
     definition
         .to_prepared()

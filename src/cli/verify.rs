@@ -1,10 +1,13 @@
 //! `quern verify`: every byte of a weight file, checked.
 
+use super::messages;
 use super::output;
+use crate::convert::chat::SAMPLE_TIME;
 use crate::error::{Error, Result};
 use crate::file::meta::key;
 use crate::file::verify::verify;
 use crate::file::{Golden, ModelFile, OpenOptions};
+use crate::template::{Conversation, DateTime, Options, SpecialTokens};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -17,7 +20,7 @@ const PROGRESS_FROM: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Checks the structure, the checksum of every tensor, that all weights and scales are finite, that padding is zero, \
-and that the tokenizer still gives the ids recorded at import.\n\nExamples:\n  quern verify model.quern\n  quern verify model.quern --json\n\n\
+and that the tokenizer and the chat template still give the ids and texts recorded at import.\n\nExamples:\n  quern verify model.quern\n  quern verify model.quern --json\n\n\
 Exit code 3 names the first tensor and element that is wrong."
 )]
 pub struct Args {
@@ -46,7 +49,9 @@ pub fn run(args: Args) -> Result<()> {
     let result = verify(&file, threads, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     result?;
-    let samples = replay(&file).map_err(|e| e.at(format_args!("{:?}", args.file)))?;
+    let place = |e: Error| e.at(format_args!("{:?}", args.file));
+    let samples = replay(&file).map_err(place)?;
+    let conversations = replay_template(&file).map_err(place)?;
     let tensors = file.entries().len();
     let mut out = output::stdout();
     if args.json {
@@ -57,10 +62,11 @@ pub fn run(args: Args) -> Result<()> {
             "bytes": file.len(),
             "tensors": tensors,
             "tokenizer_samples": samples,
+            "template_samples": conversations,
         }));
     }
     out.line(format_args!(
-        "{:?}: ok: {tensors} tensors, {} bytes, {samples} tokenizer samples, id {}",
+        "{:?}: ok: {tensors} tensors, {} bytes, {samples} tokenizer samples, {conversations} chat template samples, id {}",
         args.file,
         file.len(),
         file.id_hex(),
@@ -104,6 +110,61 @@ fn replay(file: &ModelFile) -> Result<usize> {
         }
     }
     Ok(samples.len())
+}
+
+/// Renders the conversations recorded at import again; returns how many there are.
+fn replay_template(file: &ModelFile) -> Result<usize> {
+    let samples = file.meta().template_samples()?;
+    if samples.is_empty() {
+        return Ok(0);
+    }
+    let special = SpecialTokens(pairs(file.meta().strings(key::CHAT_TEMPLATE_SPECIAL)));
+    let template = messages::template_of(file.meta(), &special)?;
+    let template = template.ok_or_else(|| {
+        Error::invalid(format_args!(
+            "{} chat template samples are recorded, but there is no chat template",
+            samples.len()
+        ))
+    })?;
+    let tokenizer = file
+        .tokenizer()?
+        .map(Tokenizer::from_prepared)
+        .transpose()?;
+    let now = DateTime::parse(SAMPLE_TIME).ok_or_else(|| Error::invalid(SAMPLE_TIME))?;
+    for (i, sample) in samples.iter().enumerate() {
+        let place = |e: Error| e.at(format_args!("chat template sample {i}"));
+        let conversation =
+            Conversation::from_json(sample.conversation.as_bytes()).map_err(place)?;
+        let rendered = template.render(&conversation, &Options::new(now));
+        let rendered = rendered.map_err(place)?;
+        if rendered.text() != sample.text {
+            let same = rendered.text().chars().zip(sample.text.chars());
+            let same = same.take_while(|(a, b)| a == b).count();
+            let rest = |text: &str| text.chars().skip(same).take(40).collect::<String>();
+            return Err(place(Error::invalid(format_args!(
+                "the text goes on with {:?} at character {same}, expected {:?} as recorded at import",
+                rest(rendered.text()),
+                rest(&sample.text)
+            ))));
+        }
+        let ids = match &tokenizer {
+            Some(tokenizer) => rendered.encode(tokenizer, false).map_err(place)?,
+            None => Vec::new(),
+        };
+        if ids != sample.ids {
+            return Err(place(Error::invalid(format_args!(
+                "the text has {} ids that are not the {} recorded at import",
+                ids.len(),
+                sample.ids.len()
+            ))));
+        }
+    }
+    Ok(samples.len())
+}
+
+fn pairs(list: &[String]) -> Vec<(String, String)> {
+    let pairs = list.chunks_exact(2);
+    pairs.map(|p| (p[0].clone(), p[1].clone())).collect()
 }
 
 /// A progress bar on stderr for a large file, if that is a terminal.

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Changes when the same source would become another file.
-const LAYOUT: &str = concat!("quern cache 1, importer ", env!("CARGO_PKG_VERSION"));
+const LAYOUT: &str = concat!("quern cache 2, importer ", env!("CARGO_PKG_VERSION"));
 
 /// The cache folder: `QUERN_CACHE`, else `XDG_CACHE_HOME/quern`, else `HOME/.cache/quern`; `get` looks up the environment.
 ///

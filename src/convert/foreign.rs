@@ -27,8 +27,8 @@ pub struct Foreign {
     pub name: String,
     /// Where its tokenizer is.
     pub tokenizer: TokenizerSource,
-    /// The chat template.
-    pub chat_template: Option<String>,
+    /// What belongs to the chat template.
+    pub chat: Chat,
     /// What comes after the model, if it is one for embeddings.
     pub embedding: Option<ForeignEmbedding>,
     /// Special ids that the model declares.
@@ -75,6 +75,17 @@ pub enum TokenizerSource {
     Folder(PathBuf),
     /// The metadata of a GGUF.
     Gguf(BTreeMap<String, gguf::Value>),
+}
+
+/// The chat template of a model, and what it is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chat {
+    /// The template.
+    pub template: Option<String>,
+    /// Another one for conversations with tools.
+    pub tools: Option<String>,
+    /// Texts of special tokens by the names that templates know them under, where the source has such names.
+    pub special: Vec<(String, String)>,
 }
 
 /// Ids with a meaning.

@@ -1,7 +1,7 @@
 //! Reading a Hugging Face folder: config.json, safetensors in one file or in shards, and the small files beside them.
 
 use super::folder::{MAX_SMALL, inside, json};
-use super::foreign::{Foreign, Sampling, SpecialIds, TokenizerSource};
+use super::foreign::{Chat, Foreign, Sampling, SpecialIds, TokenizerSource};
 use super::safetensors;
 use super::sentence::Modules;
 use super::source::{SourceFile, Tensors};
@@ -52,7 +52,7 @@ pub fn open(folder: &Path) -> Result<Foreign> {
         embedding,
         name: name(folder, &config),
         tokenizer,
-        chat_template: chat_template(folder, &tokenizer_config)?,
+        chat: chat(folder, &tokenizer_config)?,
         ids: special_ids(&config_path, &config, &generation)?,
         sampling: sampling(folder, &generation)?,
         files: files(folder)?,
@@ -60,9 +60,13 @@ pub fn open(folder: &Path) -> Result<Foreign> {
     })
 }
 
+/// The template for conversations with tools, beside chat_template.jinja.
+const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
+
 /// Small files that an import reads where they are there.
-const SMALL_FILES: [&str; 12] = [
+const SMALL_FILES: [&str; 13] = [
     "added_tokens.json",
+    TOOL_TEMPLATE,
     "chat_template.jinja",
     "chat_template.json",
     "config.json",
@@ -211,14 +215,26 @@ impl Weights {
     }
 }
 
-/// chat_template.jinja, else chat_template.json, else the one in tokenizer_config.json: the order of transformers.
-fn chat_template(folder: &Path, tokenizer: &Map<String, Json>) -> Result<Option<String>> {
-    let jinja = folder.join("chat_template.jinja");
-    if jinja.exists() {
-        let bytes = SourceFile::open(&jinja)?.read_all(MAX_SMALL)?;
-        return String::from_utf8(bytes)
+/// chat_template.jinja, else chat_template.json, else the one in tokenizer_config.json: the order of transformers. A list of named templates
+/// has one called "default", and perhaps "tool_use".
+fn chat(folder: &Path, tokenizer: &Map<String, Json>) -> Result<Chat> {
+    let mut chat = Chat {
+        special: special_tokens(folder, tokenizer)?,
+        ..Chat::default()
+    };
+    let jinja = |path: PathBuf| -> Result<Option<String>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = SourceFile::open(&path)?.read_all(MAX_SMALL)?;
+        String::from_utf8(bytes)
             .map(Some)
-            .map_err(|_| Error::invalid(format_args!("{jinja:?} is not UTF-8")));
+            .map_err(|_| Error::invalid(format_args!("{path:?} is not UTF-8")))
+    };
+    chat.template = jinja(folder.join("chat_template.jinja"))?;
+    if chat.template.is_some() {
+        chat.tools = jinja(folder.join(TOOL_TEMPLATE))?;
+        return Ok(chat);
     }
     let json = folder.join("chat_template.json");
     let (place, value) = match object(&json)? {
@@ -234,16 +250,33 @@ fn chat_template(folder: &Path, tokenizer: &Map<String, Json>) -> Result<Option<
         ))
     };
     match value {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(template)) => Ok(Some(template)),
-        Some(Json::Array(list)) => list
-            .iter()
-            .find(|t| t["name"] == "default")
-            .and_then(|t| t["template"].as_str())
-            .map(|t| Some(t.to_owned()))
-            .ok_or_else(wrong),
-        Some(_) => Err(wrong()),
+        None | Some(Json::Null) => {}
+        Some(Json::String(template)) => chat.template = Some(template),
+        Some(Json::Array(list)) => {
+            let named = |name: &str| {
+                let template = list.iter().find(|t| t["name"] == name)?;
+                template["template"].as_str().map(str::to_owned)
+            };
+            chat.template = Some(named("default").ok_or_else(wrong)?);
+            chat.tools = named("tool_use");
+        }
+        Some(_) => return Err(wrong()),
     }
+    Ok(chat)
+}
+
+/// The texts of `bos_token` and its like: those of tokenizer_config.json, else of special_tokens_map.json.
+fn special_tokens(folder: &Path, tokenizer: &Map<String, Json>) -> Result<Vec<(String, String)>> {
+    let map = object(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+    let mut out: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in map.iter().chain(tokenizer) {
+        // A token is its text, or an object with the text as content.
+        let text = value.as_str().or_else(|| value["content"].as_str());
+        if let (true, Some(text)) = (name.ends_with("_token"), text) {
+            out.insert(name.clone(), text.to_owned());
+        }
+    }
+    Ok(out.into_iter().collect())
 }
 
 /// generation_config.json wins over config.json, as in transformers.

@@ -4,6 +4,7 @@
 //! can be wrong but the weights themselves is known before a byte is written; then tensors stream through panels into the writer while
 //! another thread hashes the sources; then the file is flushed, opened again with full validation, and gets its name.
 
+use super::chat;
 use super::foreign::Foreign;
 use super::open::open;
 use super::quantize::{self, Bound, Quant};
@@ -48,6 +49,8 @@ pub struct Summary {
     pub skipped: Vec<(String, &'static str)>,
     /// Whether a tokenizer is in the file.
     pub tokenizer: bool,
+    /// What is wrong with the chat template, if it cannot be used.
+    pub template_fault: Option<String>,
 }
 
 /// Called now and then with the bytes written so far and in all; an error ends the import.
@@ -112,6 +115,7 @@ struct Prepared<'f> {
     plan: &'f Plan,
     bound: Bound<'f>,
     tokenizer: vocabulary::Prepared,
+    chat: chat::Prepared,
     /// Every file that the result depends on, open.
     sources: Vec<SourceFile>,
 }
@@ -121,6 +125,7 @@ impl<'f> Prepared<'f> {
         let bound = quantize::bind(plan, &foreign.tensors, options.quant)
             .map_err(|e| e.at(&foreign.place))?;
         let tokenizer = vocabulary::prepare(foreign, options.tokenizer, plan.spec.vocab_size)?;
+        let chat = chat::prepare(&foreign.chat, &tokenizer);
         let paths = foreign.files.iter().map(PathBuf::as_path);
         let sources = paths
             .chain(options.tokenizer)
@@ -131,6 +136,7 @@ impl<'f> Prepared<'f> {
             plan,
             bound,
             tokenizer,
+            chat,
             sources,
         })
     }
@@ -169,9 +175,7 @@ impl<'f> Prepared<'f> {
         let version = concat!("quern ", env!("CARGO_PKG_VERSION"));
         meta.set(key::IMPORTER, text(version));
         meta.set(key::QUANT, text(options.quant.name()));
-        if let Some(template) = &f.chat_template {
-            meta.set(key::CHAT_TEMPLATE, text(template));
-        }
+        self.chat.record(&mut meta);
         let tok = &self.tokenizer;
         let id = |meta: &mut Meta, key: &str, id: Option<u32>| {
             if let Some(id) = id {
@@ -260,6 +264,7 @@ impl<'f> Prepared<'f> {
             bytes: total,
             skipped: self.bound.skipped.clone(),
             tokenizer: !self.tokenizer.bytes.is_empty(),
+            template_fault: self.chat.fault.clone(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What kind of model a path is, and how each kind is opened.
 
-use super::foreign::{Foreign, ForeignEmbedding, Sampling, SpecialIds, TokenizerSource};
+use super::foreign::{Chat, Foreign, ForeignEmbedding, Sampling, SpecialIds, TokenizerSource};
 use super::gguf::{self, Gguf, Scalar};
 use super::source::SourceFile;
 use super::{hf, llama2c};
@@ -63,7 +63,7 @@ fn open_llama2c(file: SourceFile) -> Result<Foreign> {
         name: stem(&path),
         tokenizer: TokenizerSource::None,
         embedding: None,
-        chat_template: None,
+        chat: Chat::default(),
         // llama2.c's run.c has them as constants.
         ids: SpecialIds {
             bos: Some(1),
@@ -128,7 +128,13 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         .string("general.name")?
         .filter(|n| !n.is_empty())
         .map_or_else(|| stem(&path), str::to_owned);
-    let chat_template = g.string("tokenizer.chat_template")?.map(str::to_owned);
+    let chat = Chat {
+        template: g.string("tokenizer.chat_template")?.map(str::to_owned),
+        tools: g
+            .string("tokenizer.chat_template.tool_use")?
+            .map(str::to_owned),
+        special: Vec::new(),
+    };
     let mut vocabulary = std::mem::take(&mut g.metadata);
     vocabulary.retain(|key, _| {
         key.starts_with("tokenizer.")
@@ -162,7 +168,7 @@ fn open_gguf(file: SourceFile) -> Result<Foreign> {
         name,
         tokenizer,
         embedding,
-        chat_template,
+        chat,
         ids,
         sampling: Sampling::default(),
         files: vec![path],

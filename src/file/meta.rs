@@ -24,6 +24,10 @@ pub mod key {
     pub const NAME: &str = "name";
     /// String: the chat template (Jinja).
     pub const CHAT_TEMPLATE: &str = "chat_template";
+    /// String: the chat template for conversations with tools, where the source has another one for them.
+    pub const CHAT_TEMPLATE_TOOLS: &str = "chat_template.tools";
+    /// List of strings: names of special tokens and their texts by turns, as the source gives them to its template.
+    pub const CHAT_TEMPLATE_SPECIAL: &str = "chat_template.special";
     /// String: `gguf`, `safetensors`, `llama2c`, ...
     pub const SOURCE_KIND: &str = "source.kind";
     /// List of strings: names of the source files, without folders.
@@ -64,6 +68,12 @@ pub mod key {
     pub const GOLDEN_IDS: &str = "golden.ids";
     /// Bool: whether special tokens were added to them.
     pub const GOLDEN_SPECIAL: &str = "golden.add_special";
+    /// List of strings: conversations as JSON and what the chat template made of them at import, by turns.
+    pub const TEMPLATE_TEXTS: &str = "golden.template.texts";
+    /// List of u32: how many ids each of them has.
+    pub const TEMPLATE_LENGTHS: &str = "golden.template.lengths";
+    /// List of u32: the ids of all of them, one after another.
+    pub const TEMPLATE_IDS: &str = "golden.template.ids";
 }
 
 /// A value of the metadata.
@@ -118,15 +128,6 @@ impl Value {
             Value::U32s(_) => "list of u32",
         }
     }
-}
-
-/// A text and the token ids that the source's tokenizer definition gave for it at import.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Golden {
-    /// The text.
-    pub text: String,
-    /// Its ids.
-    pub ids: Vec<u32>,
 }
 
 /// All metadata of a file.
@@ -246,48 +247,6 @@ impl Meta {
         self.u32s(key::EOS)
     }
 
-    /// Records the texts and ids of [`Golden`] samples.
-    pub fn set_golden(&mut self, samples: &[Golden], add_special: bool) {
-        let lengths = samples.iter().map(|s| s.ids.len() as u32).collect();
-        let texts = samples.iter().map(|s| s.text.clone()).collect();
-        let ids = samples.iter().flat_map(|s| s.ids.iter().copied()).collect();
-        self.set(key::GOLDEN_TEXTS, Value::Strings(texts));
-        self.set(key::GOLDEN_LENGTHS, Value::U32s(lengths));
-        self.set(key::GOLDEN_IDS, Value::U32s(ids));
-        self.set(key::GOLDEN_SPECIAL, Value::Bool(add_special));
-    }
-
-    /// The recorded samples.
-    ///
-    /// # Errors
-    /// Invalid if the three lists do not agree.
-    pub fn golden(&self) -> Result<Vec<Golden>> {
-        let (texts, lengths) = (
-            self.strings(key::GOLDEN_TEXTS),
-            self.u32s(key::GOLDEN_LENGTHS),
-        );
-        let ids = self.u32s(key::GOLDEN_IDS);
-        let total: u64 = lengths.iter().map(|n| u64::from(*n)).sum();
-        if texts.len() != lengths.len() || total != ids.len() as u64 {
-            return Err(invalid(format_args!(
-                "{} golden texts, {} lengths with a sum of {total}, {} ids: they do not agree",
-                texts.len(),
-                lengths.len(),
-                ids.len()
-            )));
-        }
-        let mut rest = ids;
-        let samples = texts.iter().zip(lengths).map(|(text, n)| {
-            let (these, after) = rest.split_at(*n as usize);
-            rest = after;
-            Golden {
-                text: text.clone(),
-                ids: these.to_vec(),
-            }
-        });
-        Ok(samples.collect())
-    }
-
     /// Checks type and range of every known key; token ids against the size of the vocabulary.
     ///
     /// # Errors
@@ -305,18 +264,29 @@ impl Meta {
             match (key, value) {
                 (key::SPEC, Value::Bytes(_)) => {}
                 (
-                    key::NAME | key::CHAT_TEMPLATE | key::SOURCE_KIND | key::IMPORTER | key::QUANT,
+                    key::NAME
+                    | key::CHAT_TEMPLATE
+                    | key::CHAT_TEMPLATE_TOOLS
+                    | key::SOURCE_KIND
+                    | key::IMPORTER
+                    | key::QUANT,
                     Value::String(_),
                 ) => {}
-                (key::SOURCE_FILES | key::SOURCE_HASHES | key::GOLDEN_TEXTS, Value::Strings(_)) => {
-                }
+                (key::CHAT_TEMPLATE_SPECIAL, Value::Strings(v)) if v.len().is_multiple_of(2) => {}
+                (
+                    key::SOURCE_FILES
+                    | key::SOURCE_HASHES
+                    | key::GOLDEN_TEXTS
+                    | key::TEMPLATE_TEXTS,
+                    Value::Strings(_),
+                ) => {}
                 (key::BOS | key::DECODER_START | key::PAD | key::UNK, Value::U32(v)) => {
                     id(key, *v)?
                 }
-                (key::EOS | key::GOLDEN_IDS, Value::U32s(v)) => {
+                (key::EOS | key::GOLDEN_IDS | key::TEMPLATE_IDS, Value::U32s(v)) => {
                     v.iter().try_for_each(|v| id(key, *v))?
                 }
-                (key::GOLDEN_LENGTHS, Value::U32s(_)) => {}
+                (key::GOLDEN_LENGTHS | key::TEMPLATE_LENGTHS, Value::U32s(_)) => {}
                 (key::GOLDEN_SPECIAL, Value::Bool(_)) => {}
                 (key::TOP_K, Value::U32(_)) => {}
                 (
@@ -335,6 +305,8 @@ impl Meta {
                     key::SPEC
                     | key::NAME
                     | key::CHAT_TEMPLATE
+                    | key::CHAT_TEMPLATE_TOOLS
+                    | key::CHAT_TEMPLATE_SPECIAL
                     | key::SOURCE_KIND
                     | key::IMPORTER
                     | key::QUANT
@@ -349,6 +321,9 @@ impl Meta {
                     | key::GOLDEN_IDS
                     | key::GOLDEN_LENGTHS
                     | key::GOLDEN_SPECIAL
+                    | key::TEMPLATE_TEXTS
+                    | key::TEMPLATE_LENGTHS
+                    | key::TEMPLATE_IDS
                     | key::TOP_K
                     | key::TEMPERATURE
                     | key::TOP_P
@@ -379,7 +354,8 @@ impl Meta {
                 hashes.len()
             )));
         }
-        self.golden().map(|_| ())
+        self.golden()?;
+        self.template_samples().map(|_| ())
     }
 
     /// The stored form.
@@ -571,6 +547,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::Golden;
 
     fn full() -> Meta {
         let mut meta = Meta::new();
