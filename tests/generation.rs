@@ -93,7 +93,7 @@ impl Draft for Oracle {
     fn propose(&mut self, ids: &[u32], most: usize) -> Result<Vec<u32>> {
         assert_eq!(ids, &self.all[..ids.len()], "told of what was generated");
         let end = self.all.len().min(ids.len() + most.min(5));
-        let guess = |i: usize| self.all[i] ^ u32::from(i % self.wrong == 0);
+        let guess = |i: usize| self.all[i] ^ u32::from(i.is_multiple_of(self.wrong));
         Ok((ids.len()..end).map(guess).collect())
     }
 

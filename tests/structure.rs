@@ -286,7 +286,13 @@ impl Draft for Oracle {
     fn propose(&mut self, ids: &[u32], most: usize) -> Result<Vec<u32>> {
         let known = ids.len() - 4;
         let ahead = self.0[known..].iter().take(most.min(4)).enumerate();
-        let guess = |(i, id): (usize, &u32)| if (known + i) % 3 == 0 { 65 } else { *id };
+        let guess = |(i, id): (usize, &u32)| {
+            if (known + i).is_multiple_of(3) {
+                65
+            } else {
+                *id
+            }
+        };
         Ok(ahead.map(guess).collect())
     }
 
@@ -328,7 +334,7 @@ fn real_tokenizers_write_what_a_schema_describes() {
     let Some(data) = shared("data/tokenizers") else {
         return;
     };
-    for name in [
+    for (i, name) in [
         "hf/gpt2/tokenizer.json",
         "hf/llama2/tokenizer.json",
         "hf/mistral03/tokenizer.json",
@@ -336,11 +342,18 @@ fn real_tokenizers_write_what_a_schema_describes() {
         "ggml-vocab/ggml-vocab-llama-spm.gguf",
         "ggml-vocab/ggml-vocab-qwen2.gguf",
         "ggml-vocab/ggml-vocab-phi-3.gguf",
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let definition = quern::convert::tokenizer::load(&data.join(name)).unwrap();
         let prepared = Arc::new(definition.to_prepared().unwrap());
         let tokenizer = Arc::new(Tokenizer::from_prepared(Bytes::new(prepared)).unwrap());
-        let vocabulary = Arc::new(Vocabulary::new(&tokenizer).unwrap());
+        let vocabulary = match i % 2 {
+            0 => Vocabulary::new(&tokenizer),
+            _ => Vocabulary::for_many(&tokenizer),
+        };
+        let vocabulary = Arc::new(vocabulary.unwrap());
         let (schema, check) = schemas().remove(0);
         let grammar = Grammar::JsonSchema(schema.to_string());
         let mut forced = 0;
