@@ -5,10 +5,11 @@ use super::checks;
 use super::filters;
 use super::lists;
 use super::ops;
+use super::printf;
 use super::run::{Object, Run};
 use super::show::write_str;
 use super::strings;
-use super::syntax::{CallArgs, CompareOp, ConstIndex, Expr, ExprKind};
+use super::syntax::{BinaryOp, CallArgs, CompareOp, ConstIndex, Expr, ExprKind};
 use super::text::Buffer;
 use super::value::{Function, Loop, Method, Missing, Value};
 use crate::error::{Error, Result};
@@ -74,6 +75,9 @@ impl<'t> Run<'t> {
             ExprKind::Binary(op, both) => {
                 let left = self.eval(&both.0)?;
                 let right = self.eval(&both.1)?;
+                if let (BinaryOp::Rem, Value::Str(format)) = (op, &left) {
+                    return printf::percent(&self.budget, format, &right).map(Value::Str);
+                }
                 ops::binary(&self.budget, *op, &left, &right)
             }
             ExprKind::Concat(list) => self.concat(list),
@@ -299,6 +303,9 @@ impl<'t> Run<'t> {
     fn call_method(&mut self, method: &Method, args: Args) -> Result<Value> {
         let name = method.name.as_str();
         match &method.of {
+            Value::Str(text) if name == "format" => {
+                printf::braces(&self.budget, text, args).map(Value::Str)
+            }
             Value::Str(text) => strings::call(&self.budget, text, name, args),
             Value::Loop(state) if name == "cycle" => {
                 let n = args.positional.len();

@@ -4,15 +4,13 @@
 
 use super::args::{self, Args};
 use super::budget::Budget;
-use super::checks;
 use super::json;
 use super::lists;
-use super::ops;
 use super::printf;
 use super::show::{is_space, text_of, write_repr};
 use super::strings;
 use super::text::{Buffer, Text};
-use super::value::{Missing, Value};
+use super::value::Value;
 use crate::error::{Error, Result};
 use std::rc::Rc;
 
@@ -145,92 +143,50 @@ pub fn apply(budget: &Rc<Budget>, name: &str, value: Value, args: Args) -> Resul
         "attr" => {
             let [key] = args.bind(name, ["name"])?;
             let key = args::text(name, key.as_ref())?;
-            attribute(budget, &value, &Value::Str(key.clone()))?
+            lists::attribute(budget, &value, &Value::Str(key.clone()))?
         }
+        "map" => map(budget, &value, args)?,
         _ => return lists::apply(budget, name, value, args),
     })
 }
 
-/// Whether `map` and `{% filter %}` may name it; what is not here is an error when it is used.
-pub(super) fn unknown(name: &str) -> Error {
-    Error::invalid(format_args!("the filter {name:?} is not known"))
-}
-
-pub(super) fn not_a_number(of: &str, value: &Value) -> Error {
+fn not_a_number(of: &str, value: &Value) -> Error {
     Error::invalid(format_args!(
         "{of} is given {}, expected a number",
         value.type_name()
     ))
 }
 
-/// `environment.getitem`: an item, or undefined.
-pub(super) fn attribute(budget: &Rc<Budget>, of: &Value, key: &Value) -> Result<Value> {
-    match (ops::item(budget, of, key)?, key) {
-        (Value::Undefined(missing), Value::Str(name)) => {
-            if !strings::is_method(of, name.as_str()) {
-                return Ok(Value::Undefined(missing));
-            }
-            Ok(Value::Method(Rc::new(super::value::Method {
-                of: of.clone(),
-                name: name.clone(),
-            })))
+fn map(budget: &Rc<Budget>, value: &Value, mut args: Args) -> Result<Value> {
+    let all = lists::items(budget, value)?;
+    let mut out = Vec::new();
+    if args.positional.is_empty()
+        && let Some(attribute) = args.take("attribute")
+    {
+        let default = args.take("default");
+        args.none("map")?;
+        for item in &all.items {
+            out.push(lists::path(budget, item, &attribute, default.as_ref())?);
         }
-        (found, _) => Ok(found),
+        return Value::iter(budget, out);
     }
-}
-
-/// The value behind a path such as `function.name` or `0`.
-pub(super) fn path(
-    budget: &Rc<Budget>,
-    of: &Value,
-    path: &Value,
-    default: Option<&Value>,
-) -> Result<Value> {
-    let Value::Str(text) = path else {
-        let found = ops::item(budget, of, path)?;
-        return Ok(match (&found, default) {
-            (Value::Undefined(_), Some(default)) => default.clone(),
-            _ => found,
-        });
-    };
-    let mut value = of.clone();
-    for part in text.as_str().split('.') {
-        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        let key = match part.parse::<i128>() {
-            Ok(index) if digits => Value::Int(index),
-            _ => Value::plain(budget, part)?,
+    let mut positional = args.positional.into_iter();
+    let filter = positional.next();
+    let filter = args::text("map", filter.as_ref())?.clone();
+    let positional: Vec<Value> = positional.collect();
+    for item in &all.items {
+        budget.work(4)?;
+        let args = Args {
+            positional: positional.clone(),
+            named: args.named.clone(),
         };
-        value = attribute(budget, &value, &key)?;
-        if let (Value::Undefined(_), Some(default)) = (&value, default) {
-            value = default.clone();
-        }
+        // A filter of filters of filters: each level is one of evaluation.
+        budget.enter()?;
+        let made = apply(budget, filter.as_str(), item.clone(), args);
+        budget.leave();
+        out.push(made?);
     }
-    Ok(value)
-}
-
-/// `value is test`, where the test and its arguments are arguments of a filter.
-pub(super) fn holds(
-    budget: &Rc<Budget>,
-    value: &Value,
-    test: &Option<Text>,
-    args: &[Value],
-) -> Result<bool> {
-    match test {
-        None => Ok(value.truth()),
-        Some(name) => {
-            let args = Args {
-                positional: args.to_vec(),
-                named: Vec::new(),
-            };
-            if !checks::exists(name.as_str()) {
-                return Err(Error::invalid(format_args!(
-                    "the test {:?} is not known",
-                    name.as_str()
-                )));
-            }
-            checks::check(budget, value, name.as_str(), args)
-        }
-    }
+    Value::iter(budget, out)
 }
 
 /// Words begin in upper case and go on in lower case; they begin after white space, `-` and opening brackets.
@@ -450,9 +406,4 @@ fn rounded(value: &Value, precision: i128, method: &str) -> Result<Value> {
             )));
         }
     })
-}
-
-/// Undefined, for filters that find nothing.
-pub(super) fn nothing() -> Value {
-    Value::Undefined(Missing::Other)
 }

@@ -2,13 +2,13 @@
 
 use super::args::{self, Args};
 use super::budget::Budget;
-use super::filters::{self, holds, nothing, path, unknown};
+use super::checks;
 use super::ops;
 use super::show::text_of;
 use super::strings;
 use super::syntax::BinaryOp;
 use super::text::{Buffer, Text};
-use super::value::{Seq, Value};
+use super::value::{Method, Missing, Seq, Value};
 use crate::error::{Error, Result};
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -35,6 +35,71 @@ pub fn items(budget: &Rc<Budget>, value: &Value) -> Result<Rc<Seq>> {
         }
     };
     Value::seq(budget, items)
+}
+
+/// `environment.getitem`: an item, or undefined.
+pub(super) fn attribute(budget: &Rc<Budget>, of: &Value, key: &Value) -> Result<Value> {
+    match (ops::item(budget, of, key)?, key) {
+        (Value::Undefined(missing), Value::Str(name)) => {
+            if !strings::is_method(of, name.as_str()) {
+                return Ok(Value::Undefined(missing));
+            }
+            Ok(Value::Method(Rc::new(Method {
+                of: of.clone(),
+                name: name.clone(),
+            })))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+/// The value behind a path such as `function.name` or `0`.
+pub(super) fn path(
+    budget: &Rc<Budget>,
+    of: &Value,
+    path: &Value,
+    default: Option<&Value>,
+) -> Result<Value> {
+    let Value::Str(text) = path else {
+        let found = ops::item(budget, of, path)?;
+        return Ok(match (&found, default) {
+            (Value::Undefined(_), Some(default)) => default.clone(),
+            _ => found,
+        });
+    };
+    let mut value = of.clone();
+    for part in text.as_str().split('.') {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let key = match part.parse::<i128>() {
+            Ok(index) if digits => Value::Int(index),
+            _ => Value::plain(budget, part)?,
+        };
+        value = attribute(budget, &value, &key)?;
+        if let (Value::Undefined(_), Some(default)) = (&value, default) {
+            value = default.clone();
+        }
+    }
+    Ok(value)
+}
+
+/// `value is test`, where the test and its arguments are arguments of a filter.
+fn holds(budget: &Rc<Budget>, value: &Value, test: &Option<Text>, args: &[Value]) -> Result<bool> {
+    match test {
+        None => Ok(value.truth()),
+        Some(name) => {
+            let args = Args {
+                positional: args.to_vec(),
+                named: Vec::new(),
+            };
+            if !checks::exists(name.as_str()) {
+                return Err(Error::invalid(format_args!(
+                    "the test {:?} is not known",
+                    name.as_str()
+                )));
+            }
+            checks::check(budget, value, name.as_str(), args)
+        }
+    }
 }
 
 /// Sorts by keys; equal ones stay in order.
@@ -134,14 +199,18 @@ pub fn apply(budget: &Rc<Budget>, name: &str, value: Value, args: Args) -> Resul
                 Value::Iter(iter) => iter.next(),
                 _ => all()?.items.first().cloned(),
             };
-            first.unwrap_or_else(nothing)
+            first.unwrap_or_else(|| Value::Undefined(Missing::Other))
         }
         "last" => {
             args.none(name)?;
             if let Value::Iter(_) = value {
                 return Err(Error::invalid("a generator has no last item"));
             }
-            all()?.items.last().cloned().unwrap_or_else(nothing)
+            all()?
+                .items
+                .last()
+                .cloned()
+                .unwrap_or_else(|| Value::Undefined(Missing::Other))
         }
         "list" => {
             args.none(name)?;
@@ -174,7 +243,6 @@ pub fn apply(budget: &Rc<Budget>, name: &str, value: Value, args: Args) -> Resul
             }
             Value::Str(out.finish()?)
         }
-        "map" => map(budget, &value, args)?,
         "select" | "reject" | "selectattr" | "rejectattr" => select(budget, name, &value, args)?,
         "sort" => {
             let names = ["reverse", "case_sensitive", "attribute"];
@@ -221,7 +289,7 @@ pub fn apply(budget: &Rc<Budget>, name: &str, value: Value, args: Args) -> Resul
                     best = Some(i);
                 }
             }
-            best.map_or_else(nothing, |i| all.items[i].clone())
+            best.map_or(Value::Undefined(Missing::Other), |i| all.items[i].clone())
         }
         "sum" => {
             let [attribute, start] = args.bind(name, ["attribute", "start"])?;
@@ -306,40 +374,12 @@ pub fn apply(budget: &Rc<Budget>, name: &str, value: Value, args: Args) -> Resul
             sort(budget, &mut list, truth(reverse))?;
             Value::list(budget, list.into_iter().map(|(_, v)| v).collect())?
         }
-        _ => return Err(unknown(name)),
-    })
-}
-
-fn map(budget: &Rc<Budget>, value: &Value, mut args: Args) -> Result<Value> {
-    let all = items(budget, value)?;
-    let mut out = Vec::new();
-    if args.positional.is_empty()
-        && let Some(attribute) = args.take("attribute")
-    {
-        let default = args.take("default");
-        args.none("map")?;
-        for item in &all.items {
-            out.push(path(budget, item, &attribute, default.as_ref())?);
+        _ => {
+            return Err(Error::invalid(format_args!(
+                "the filter {name:?} is not known"
+            )));
         }
-        return Value::iter(budget, out);
-    }
-    let mut positional = args.positional.into_iter();
-    let filter = positional.next();
-    let filter = args::text("map", filter.as_ref())?.clone();
-    let positional: Vec<Value> = positional.collect();
-    for item in &all.items {
-        budget.work(4)?;
-        let args = Args {
-            positional: positional.clone(),
-            named: args.named.clone(),
-        };
-        // A filter of filters of filters: each level is one of evaluation.
-        budget.enter()?;
-        let made = filters::apply(budget, filter.as_str(), item.clone(), args);
-        budget.leave();
-        out.push(made?);
-    }
-    Value::iter(budget, out)
+    })
 }
 
 fn select(budget: &Rc<Budget>, name: &str, value: &Value, args: Args) -> Result<Value> {

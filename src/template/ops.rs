@@ -1,7 +1,6 @@
 //! Python's operators on values: arithmetic, comparison, membership, items.
 
 use super::budget::Budget;
-use super::printf;
 use super::syntax::{BinaryOp, CompareOp};
 use super::text::{Buffer, Text};
 use super::value::{Missing, Value};
@@ -9,14 +8,11 @@ use crate::error::{Error, Result};
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-/// `left op right`.
+/// `left op right`, but for texts as formats.
 ///
 /// # Errors
 /// Invalid for types that do not go together, undefined values, division by zero, numbers that become too large; Limit.
 pub fn binary(budget: &Rc<Budget>, op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
-    if let (BinaryOp::Rem, Value::Str(format)) = (op, left) {
-        return Ok(Value::Str(printf::percent(budget, format, right)?));
-    }
     let (left, right) = (left.defined()?, right.defined()?);
     if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
         return whole(op, a, b);

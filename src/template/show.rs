@@ -123,6 +123,15 @@ pub fn is_printable(c: char) -> bool {
     }
 }
 
+/// Whether a character is a decimal digit of some script.
+pub fn is_decimal(c: char) -> bool {
+    static DECIMAL: LazyLock<Option<CharSet>> = LazyLock::new(|| CharSet::parse(r"\p{Nd}").ok());
+    match c {
+        '0'..='9' => true,
+        _ => DECIMAL.as_ref().is_some_and(|set| set.contains(c)),
+    }
+}
+
 /// A text in quotes, with escapes.
 fn quoted(out: &mut Buffer, text: &Text) -> Result<()> {
     let s = text.as_str();

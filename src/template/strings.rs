@@ -3,8 +3,7 @@
 use super::args::{self, Args};
 use super::budget::Budget;
 use super::ops;
-use super::printf;
-use super::show::{is_printable, is_space};
+use super::show::{is_decimal, is_printable, is_space};
 use super::text::{Buffer, Text};
 use super::value::Value;
 use crate::error::{Error, Result};
@@ -61,7 +60,7 @@ pub fn has_method(name: &str) -> bool {
     )
 }
 
-/// Calls a method of a text.
+/// Calls a method of a text, but for `format`.
 ///
 /// # Errors
 /// Invalid for wrong arguments and unknown methods; Limit.
@@ -160,10 +159,13 @@ pub fn call(budget: &Rc<Budget>, text: &Text, name: &str, args: Args) -> Result<
             let [size] = args.bind(name, ["tabsize"])?;
             Value::Str(expanded(text, args::int(name, size.as_ref(), 8)?)?)
         }
-        "format" => Value::Str(printf::braces(budget, text, args)?),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
-        "isdigit" | "isdecimal" => all(|c| c.is_numeric() && c.to_digit(10).is_some()),
+        "isdecimal" => all(is_decimal),
+        // Small and circled digits count too.
+        "isdigit" => all(|c| {
+            is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨')
+        }),
         "isnumeric" => all(char::is_numeric),
         "isspace" => all(is_space),
         "isascii" => Value::Bool(s.is_ascii()),

@@ -174,8 +174,8 @@ fn values_are_shown_as_python_shows_them() {
             "{'a': 1, 'b': 2}{'x': 1}7",
         ),
         (
-            "{{ 'a-%s' | format('b') }}{{ '{:>3}|{x}'.format(1, x='y') }}{{ 'é'.nope is defined }}",
-            "a-b  1|yFalse",
+            "{{ '12'.isdigit() }}{{ '1a'.isdigit() }}{{ '²'.isdigit() }}{{ '²'.isdecimal() }}{{ '٣'.isdecimal() }} {{ 'a-%s' | format('b') }}{{ '{:>3}|{x}'.format(1, x='y') }}{{ 'é'.nope is defined }}",
+            "TrueFalseTrueFalseTrue a-b  1|yFalse",
         ),
         (
             "{{ strftime_now('%d %B %Y') }}{{ bos_token }}{{ [] or 'e' }}{{ 0 and 1 }}{{ not '' }}",

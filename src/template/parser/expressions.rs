@@ -180,7 +180,10 @@ impl Parser {
             self.primary()?
         };
         e = self.postfix(e)?;
-        while filters {
+        if !filters {
+            return Ok(e);
+        }
+        loop {
             if self.skip_op("|") {
                 let filter = self.filter_name()?;
                 e = self.node(ExprKind::Filter(Box::new(e), Box::new(filter)))?;
@@ -189,10 +192,9 @@ impl Parser {
             } else if self.is_op("(") {
                 e = self.call(e)?;
             } else {
-                break;
+                return Ok(e);
             }
         }
-        Ok(e)
     }
 
     fn primary(&mut self) -> Result<Expr> {
