@@ -1,6 +1,7 @@
 //! The command line from outside: exit codes, streams, signals, and what `run` and `score` print.
 
 use crate::common::program::{Done, quern, run, run_with_input};
+use crate::common::terminal::pseudo_terminal;
 use crate::common::tiny::{BOS, EOS, Tiny, TinyFile, VOCAB};
 use quern_kernels::Format;
 use std::io::Read;
@@ -629,14 +630,7 @@ fn special_tokens_only_on_request_and_out_of_sight() {
 
 /// What a run writes to a terminal.
 fn on_a_terminal(args: &[&str]) -> String {
-    use std::os::fd::{FromRawFd, OwnedFd};
-    let (mut ours, mut theirs) = (0, 0);
-    let null = std::ptr::null_mut();
-    // SAFETY: openpty writes two descriptors; the other arguments may be null.
-    let failed = unsafe { libc::openpty(&mut ours, &mut theirs, null, null.cast(), null.cast()) };
-    assert_eq!(failed, 0, "a pseudo-terminal");
-    // SAFETY: both descriptors are open and belong to nobody else.
-    let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+    let (ours, theirs) = pseudo_terminal();
     let mut command = quern(args);
     command.stdout(theirs);
     let mut child = command.spawn().expect("the program starts");

@@ -1,6 +1,8 @@
 //! The one integration-test binary: each module tests one promise of the program from outside.
 
 mod beside;
+mod chat;
+mod chat_filter;
 mod cli;
 mod cli_help;
 mod common;
@@ -32,6 +34,7 @@ mod isas;
 mod layering;
 mod layouts;
 mod materialise;
+mod pipes;
 mod prompt_cache;
 mod readme;
 mod recurrent;

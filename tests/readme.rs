@@ -74,3 +74,31 @@ fn the_table_of_families_is_what_the_code_says() {
         "README.md differs from the code: run `make readme`\n{expected}"
     );
 }
+
+/// The table of parts names models that have them.
+#[test]
+fn the_parts_of_a_modern_model_are_in_the_models_that_are_named() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = readme
+        .split_once("<!-- parts: checked by the tests -->\n")
+        .expect("the mark before the table");
+    let (table, _) = rest
+        .split_once("<!-- end of parts -->")
+        .expect("the mark after the table");
+    let mut rows = 0;
+    for row in table.lines().skip(2) {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let part = cells.next().expect("a part");
+        let models = cells.next().expect("models");
+        for name in models.split_whitespace().map(|m| m.trim_matches('`')) {
+            let features = golden_file(name).spec().features();
+            assert!(
+                features.contains(&part),
+                "{name} has no {part}: {features:?}"
+            );
+            rows += 1;
+        }
+    }
+    assert!(rows > 20, "{rows}");
+}

@@ -47,11 +47,15 @@ impl Speed {
     }
 }
 
-/// Runs the workload.
+/// Runs the workload; `progress` is told how many runs are done, of how many.
 ///
 /// # Errors
 /// More tokens than the model's context holds (limit), not enough memory, a model file that changes.
-pub fn measure(engine: &mut Engine, work: Workload) -> Result<Speed> {
+pub fn measure(
+    engine: &mut Engine,
+    work: Workload,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Speed> {
     let model = engine.model().clone();
     let context = model.spec().context_length as usize;
     let longest = work.prompt.max(work.decode);
@@ -68,7 +72,9 @@ pub fn measure(engine: &mut Engine, work: Workload) -> Result<Speed> {
     let buffer = Buffer::new()?;
     let (mut prompt, mut decode, mut read) = (Vec::new(), Vec::new(), Vec::new());
     // One more than asked for: the first touches the pages of the file and of the buffers, and does not count.
-    for run in 0..work.runs.max(1) + 1 {
+    let runs = work.runs.max(1) + 1;
+    for run in 0..runs {
+        progress(run, runs);
         let mut rates = [0.0; 2];
         let kinds = [
             (work.prompt, work.chunk.max(1), false),

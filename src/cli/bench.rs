@@ -3,6 +3,7 @@
 use super::load::ModelArgs;
 use super::memory::mib;
 use super::output;
+use super::screen::Progress;
 use crate::bench::bandwidth::Buffer;
 use crate::bench::model::{Workload, measure};
 use crate::error::Result;
@@ -144,7 +145,12 @@ fn model(args: &BenchModelArgs) -> Result<()> {
         chunk: args.model.chunk as usize,
         kv: args.model.kv.into(),
     };
-    let speed = measure(&mut loaded.engine, work)?;
+    let mut shown = Progress::new("measure {bar:30} run {pos} of {len}, {eta} left");
+    let speed = measure(&mut loaded.engine, work, &mut |done, all| {
+        shown.set(done, all);
+    });
+    shown.clear();
+    let speed = speed?;
     let engine = &loaded.engine;
     let weights = engine.model().weight_bytes_per_pass();
     let mut out = output::stdout();

@@ -9,6 +9,7 @@
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 
 pub mod bench;
+pub mod chat;
 pub mod completions;
 pub mod embed;
 pub mod import;
@@ -69,6 +70,8 @@ pub struct Cli {
 pub enum Command {
     /// Continue a prompt
     Run(Box<run::Args>),
+    /// Talk with a model
+    Chat(Box<chat::Args>),
     /// Print how probable each token of a text is
     Score(Box<score::Args>),
     /// Turn texts into vectors
@@ -95,6 +98,7 @@ impl Command {
     fn run(self) -> Result<()> {
         match self {
             Command::Run(args) => run::run(*args),
+            Command::Chat(args) => chat::run(*args),
             Command::Score(args) => score::run(*args),
             Command::Embed(args) => embed::run(*args),
             Command::Bench(args) => bench::run(args),

@@ -118,7 +118,7 @@ pub enum Count {
     AtMost(usize),
 }
 
-fn parse_count(text: &str) -> Result<Count, String> {
+pub(super) fn parse_count(text: &str) -> Result<Count, String> {
     match text {
         "-1" => Ok(Count::Unlimited),
         _ => text

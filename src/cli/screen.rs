@@ -116,7 +116,7 @@ impl Screen {
             dim,
             thinking: (hide_thinking || dim).then_some(thinking),
             dimmed: false,
-            progress: Progress::new(),
+            progress: Progress::new("prompt {bar:30} {pos} of {len} tokens, {eta} left"),
             last: None,
         }
     }
@@ -143,6 +143,18 @@ impl Screen {
         self.out.flush_now()?;
         let inside = self.thinking.as_ref().is_some_and(Thinking::is_inside);
         Ok(self.hide && inside)
+    }
+
+    /// Ends the line in a pipe as well, for text that others follow.
+    ///
+    /// # Errors
+    /// As [`Watch::text`].
+    pub fn end_line(&mut self) -> Result<()> {
+        if self.show && self.last != Some(b'\n') {
+            self.last = Some(b'\n');
+            self.out.put(b"\n")?;
+        }
+        self.out.flush_now()
     }
 
     fn piece(&mut self, kind: Kind, text: &str) -> Result<()> {
@@ -193,29 +205,32 @@ impl Watch for Screen {
     }
 }
 
-/// How far a long prompt is; on stderr, and only where that is a terminal.
-struct Progress {
+/// How far something is that takes more than a moment; on stderr, and only where that is a terminal.
+pub struct Progress {
     since: Instant,
+    style: &'static str,
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    /// A bar in this style, which begins to be shown when it is worth it.
+    pub fn new(style: &'static str) -> Progress {
         Progress {
             since: Instant::now(),
+            style,
             bar: None,
         }
     }
 
-    fn set(&mut self, done: usize, all: usize) {
+    /// So much is done.
+    pub fn set(&mut self, done: usize, all: usize) {
         if !Stream::Stderr.is_terminal() || self.since.elapsed() < PATIENCE {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
             let target = ProgressDrawTarget::stderr_with_hz(10);
             let bar = ProgressBar::with_draw_target(Some(all as u64), target);
-            let style = "prompt {bar:30} {pos} of {len} tokens, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(style) {
+            if let Ok(style) = ProgressStyle::with_template(self.style) {
                 bar.set_style(style);
             }
             bar
@@ -223,7 +238,8 @@ impl Progress {
         bar.set_position(done as u64);
     }
 
-    fn clear(&mut self) {
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -30,12 +30,21 @@ impl Default for OpenOptions {
     }
 }
 
+/// Where the bytes of an open file are.
+enum Memory {
+    /// In a mapping of the file.
+    Mapped(Arc<Mapping>),
+    /// In the program's own file, which the system maps as well.
+    Program,
+    /// In memory of this process.
+    Private,
+}
+
 /// An open, validated weight file.
 pub struct ModelFile {
     path: PathBuf,
     bytes: Bytes,
-    /// The mapping behind `bytes`; none if the file is in private memory.
-    mapping: Option<Arc<Mapping>>,
+    memory: Memory,
     header: Header,
     footer: Box<[u8; PAGE_LEN]>,
     spec: Spec,
@@ -56,13 +65,22 @@ impl ModelFile {
         let filled = source.read_start(&mut start)?;
         let header = Header::decode(&start[..filled], source.len())
             .map_err(|e| e.at(format_args!("{path:?}")))?;
-        let (bytes, mapping) = if options.mmap {
+        let (bytes, memory) = if options.mmap {
             let mapping = Arc::new(source.map()?);
-            (Bytes::new(mapping.clone()), Some(mapping))
+            (Bytes::new(mapping.clone()), Memory::Mapped(mapping))
         } else {
-            (Bytes::new(Arc::new(source.read()?)), None)
+            (Bytes::new(Arc::new(source.read()?)), Memory::Private)
         };
-        Self::validate(path.to_path_buf(), bytes, mapping, header)
+        Self::validate(path.to_path_buf(), bytes, memory, header)
+    }
+
+    /// Validates a file that is part of the program, without a copy; `name` takes the place of a path. The bytes begin at a multiple of
+    /// [`crate::bytes::ALIGN`].
+    ///
+    /// # Errors
+    /// Invalid if it is not a correct weight file.
+    pub fn from_program(name: &str, bytes: &'static [u8]) -> Result<ModelFile> {
+        Self::in_memory(name, Bytes::new(Arc::new(bytes)), Memory::Program)
     }
 
     /// Validates a file that is already in memory.
@@ -70,28 +88,26 @@ impl ModelFile {
     /// # Errors
     /// Invalid if it is not a correct weight file.
     pub fn from_bytes(bytes: Arc<AlignedBytes>) -> Result<ModelFile> {
-        let bytes = Bytes::new(bytes);
-        let path = PathBuf::from("memory");
+        Self::in_memory("memory", Bytes::new(bytes), Memory::Private)
+    }
+
+    fn in_memory(name: &str, bytes: Bytes, memory: Memory) -> Result<ModelFile> {
+        let path = PathBuf::from(name);
         let start = &bytes[..bytes.len().min(PAGE_LEN)];
         let header = Header::decode(start, bytes.len() as u64)
             .map_err(|e| e.at(format_args!("{path:?}")))?;
-        Self::validate(path, bytes, None, header)
+        Self::validate(path, bytes, memory, header)
     }
 
-    fn validate(
-        path: PathBuf,
-        bytes: Bytes,
-        mapping: Option<Arc<Mapping>>,
-        header: Header,
-    ) -> Result<ModelFile> {
+    fn validate(path: PathBuf, bytes: Bytes, memory: Memory, header: Header) -> Result<ModelFile> {
         let place = format!("{path:?}");
-        Self::validate_parts(path, bytes, mapping, header).map_err(|e| e.at(place))
+        Self::validate_parts(path, bytes, memory, header).map_err(|e| e.at(place))
     }
 
     fn validate_parts(
         path: PathBuf,
         bytes: Bytes,
-        mapping: Option<Arc<Mapping>>,
+        memory: Memory,
         header: Header,
     ) -> Result<ModelFile> {
         let last_page = &bytes[bytes.len() - PAGE_LEN..];
@@ -133,7 +149,7 @@ impl ModelFile {
         Ok(ModelFile {
             path,
             bytes,
-            mapping,
+            memory,
             header,
             footer,
             spec,
@@ -185,10 +201,9 @@ impl ModelFile {
 
     /// Bytes that are mapped and shared with other processes; 0 if the file was read into private memory.
     pub fn mapped_bytes(&self) -> u64 {
-        if self.mapping.is_some() {
-            self.len()
-        } else {
-            0
+        match self.memory {
+            Memory::Mapped(_) | Memory::Program => self.len(),
+            Memory::Private => 0,
         }
     }
 
@@ -298,9 +313,10 @@ impl ModelFile {
     /// # Errors
     /// Changed.
     pub fn check_unchanged(&self) -> Result<()> {
-        match &self.mapping {
-            Some(mapping) => mapping.check_unchanged(&self.footer[..]),
-            None => Ok(()),
+        match &self.memory {
+            Memory::Mapped(mapping) => mapping.check_unchanged(&self.footer[..]),
+            // The system does not let anybody write into a program that runs.
+            Memory::Program | Memory::Private => Ok(()),
         }
     }
 }

@@ -1,7 +1,9 @@
-//! What several test modules need: small models made from a formula (`tiny` is one with a tokenizer, in a file), and running the
-//! program.
+//! What several test modules need: small models made from a formula (`tiny` is one with a tokenizer, in a file; `script` one that says
+//! what it is told), and running the program, also on a terminal.
 
 pub mod program;
+pub mod script;
+pub mod terminal;
 pub mod tiny;
 
 use quern::bytes::AlignedBytes;

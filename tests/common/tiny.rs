@@ -34,7 +34,13 @@ pub struct Tiny {
     pub tokenizer: bool,
     /// Multiplier of the logits.
     pub loudness: f32,
+    /// The chat template.
+    pub template: Option<&'static str>,
 }
+
+/// A chat template in which `<s>` begins a message and `</s>` ends it.
+pub const TEMPLATE: &str = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}\
+{% if add_generation_prompt %}<s>assistant: {% endif %}";
 
 impl Default for Tiny {
     fn default() -> Self {
@@ -45,6 +51,7 @@ impl Default for Tiny {
             tokenizer: true,
             // The most probable ids stand out, as in a real model.
             loudness: 4.0,
+            template: None,
         }
     }
 }
@@ -113,6 +120,9 @@ pub fn bytes(tiny: Tiny) -> Vec<u8> {
     meta.set(key::NAME, Value::String("tiny".into()));
     meta.set(key::BOS, Value::U32(BOS));
     meta.set(key::EOS, Value::U32s(vec![tiny.eos]));
+    if let Some(template) = tiny.template {
+        meta.set(key::CHAT_TEMPLATE, Value::String(template.into()));
+    }
     let tokenizer = match tiny.tokenizer {
         true => tokenizer(tiny.eos),
         false => Vec::new(),

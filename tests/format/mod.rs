@@ -153,6 +153,26 @@ fn check_contents(file: &ModelFile) {
 }
 
 #[test]
+fn a_file_within_the_program_is_used_in_place() {
+    let bytes: &'static AlignedBytes =
+        Box::leak(Box::new(AlignedBytes::copy_of(&tiny_file()).unwrap()));
+    let bytes: &'static [u8] = bytes.as_ref();
+    let file = ModelFile::from_program("built in", bytes).unwrap();
+    assert_eq!(file.path(), Path::new("built in"));
+    assert_eq!(file.mapped_bytes(), bytes.len() as u64);
+    file.check_unchanged().unwrap();
+    let inside = bytes.as_ptr_range();
+    for index in 0..file.entries().len() {
+        let (data, _) = file.data(index);
+        assert!(inside.contains(&data.as_ptr()), "tensor {index} is a copy");
+    }
+    let tokenizer = file.tokenizer().unwrap().unwrap();
+    assert!(inside.contains(&tokenizer.as_ptr()));
+    let e = ModelFile::from_program("built in", &bytes[..8192]).unwrap_err();
+    assert!(e.to_string().starts_with("\"built in\": "), "{e}");
+}
+
+#[test]
 fn what_is_written_is_what_is_read() {
     let bytes = tiny_file();
     check_contents(&open_bytes(&bytes).unwrap());
