@@ -1,6 +1,6 @@
 //! What stays between two generations: a sequence, and which ids it holds. A prompt that begins like them needs only its rest computed.
 
-use super::begin;
+use super::{begin, check_context};
 use crate::cache::Sequence;
 use crate::error::Result;
 use crate::model::{Engine, Logits, Step, Wanted};
@@ -65,7 +65,8 @@ impl Session {
     /// rotary angles would be others for a prompt of this length.
     ///
     /// # Errors
-    /// As a new sequence: a source that is missing or too long, not enough memory, a model that changed. The session is empty then.
+    /// As a new sequence: a source that is missing or too long, not enough memory, a model that changed. What the session holds is then as it was or
+    /// nothing.
     pub(super) fn turn_to(
         &mut self,
         engine: &mut Engine,
@@ -74,6 +75,9 @@ impl Session {
         context: usize,
         kv: KvType,
     ) -> Result<Reused> {
+        if let Some(source) = source {
+            check_context("the source", source.len(), context)?;
+        }
         if let Some(mut held) = self.held.take()
             && held.kv == kv
             && held.source.as_deref() == source
