@@ -35,7 +35,7 @@ golden: check-tools ## compare with the reference data in $$QUERN_SHARED, else .
 readme: check-tools ## write the README's table of families anew
 	@QUERN_WRITE_README=1 $(CARGO) test --test integration readme
 
-pocket: check-tools ## train the built-in model anew (about 90 minutes; goes on where it was stopped) and measure it
+pocket: check-tools ## train the built-in model anew (about 80 minutes; goes on where it was stopped) and measure it
 	@test -d target/pocket/venv || { python3 -m venv target/pocket/venv && target/pocket/venv/bin/pip install -r models/pocket/requirements.txt; }
 	@target/pocket/venv/bin/python models/pocket/train.py && target/pocket/venv/bin/python models/pocket/export.py && $(CARGO) build --release
 	@target/release/quern import target/pocket/pocket --quant q8 -o models/pocket/pocket.quern && target/pocket/venv/bin/python models/pocket/evaluate.py --sample 50

@@ -35,6 +35,7 @@ mod layering;
 mod layouts;
 mod materialise;
 mod pipes;
+mod pocket;
 mod prompt_cache;
 mod readme;
 mod recurrent;

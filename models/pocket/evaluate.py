@@ -112,6 +112,7 @@ def main():
     tok = tokenizer.build()
     model = Pocket(tok.size)
     model.load_state_dict(torch.load(args.checkpoint)["model"])
+    data.SKILLS.update(data.LATER)  # after the vocabulary was built as in training
     figures, kept = {}, []
     with ThreadPoolExecutor(args.workers) as pool:
         for skill in data.SKILLS:

@@ -101,7 +101,8 @@ def write(model, tok, folder):
     put("config.json", config(tok))
     put("tokenizer.json", tokenizer_json(tok))
     put("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": shape.CONTEXT, "eos_token": data.END, "pad_token": data.END, "chat_template": TEMPLATE})
-    put("generation_config.json", {"do_sample": False, "temperature": 0.0, "eos_token_id": tok.end, "pad_token_id": tok.end})
+    # Temperature 0 is greedy; without `do_sample` it would not be stored, and the program's default would apply.
+    put("generation_config.json", {"do_sample": True, "temperature": 0.0, "eos_token_id": tok.end, "pad_token_id": tok.end})
     save_file({n: p.detach().contiguous() for n, p in model.state_dict().items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -457,6 +457,53 @@ def logic(rng):
     return Item(f"{said} {ask}", yes(truth), think, said + ask)
 
 
+VERBS = "dance sing cook swim draw drive sail ski read climb juggle skate".split()
+
+
+def compares_words(item):
+    """Whether a question of `logic` is one of those that pocket learned: a word found in the facts is, or is not, the one that is asked for."""
+    return item.text.startswith("The ") or " lives in " in item.text
+
+
+def stated(rng):
+    """What `logic` is late in training: without orders and possession, and with facts that deny."""
+    kind = rng.randrange(7)
+    if kind in (0, 6):
+        while True:
+            item = logic(rng)
+            if compares_words(item):
+                return item
+    who = rng.sample(NAMES, 2)
+    i = rng.randrange(2)  # 0: what is asked about is affirmed, 1: it is denied
+    if kind == 1:
+        one, other, third = rng.sample(WORDS, 3)
+        rules = [f"All {many(one)} are {many(third)}.", f"No {other} is {a(third)}."]
+        thing = (one, other)[i]
+        facts = rng.sample(rules, 2) if rng.random() < 0.5 else [rules[i]]
+        facts.append(f"{who[0]} is {a(thing)}.")
+        ask, think = f"Is {who[0]} {a(third)}?", f"{who[0]}: {thing}"
+    elif kind == 2:
+        things, hue = rng.sample(WORDS, 2), rng.choice(COLOURS)[0]
+        facts = [f"The {things[0]} is {hue}.", f"The {things[1]} is not {hue}."]
+        ask, think = f"Is the {things[i]} {hue}?", f"{things[i]} is{' not' if i else ''}"
+    elif kind == 3:
+        thing = rng.choice(WORDS)
+        facts = [f"{who[0]} has {a(thing)}.", f"{who[1]} has no {thing}."]
+        ask, think = f"Does {who[i]} have {a(thing)}?", f"{who[i]} has{' no' if i else ''}"
+    elif kind == 4:
+        place = rng.choice(CAPITALS)[1]
+        facts = [f"{who[0]} lives in {place}.", f"{who[1]} does not live in {place}."]
+        ask, think = f"Does {who[i]} live in {place}?", f"{who[i]} does{' not' if i else ''}"
+    else:
+        verb = rng.choice(VERBS)
+        facts = [f"{who[0]} can {verb}.", f"{who[1]} cannot {verb}."]
+        ask, think = f"Can {who[i]} {verb}?", f"{who[i]} can{'not' if i else ''}"
+    if kind > 1 and rng.random() < 0.5:
+        facts.reverse()
+    said = " ".join(facts)
+    return Item(f"{said} {ask}", yes(i == 0), think, said + ask)
+
+
 # --- extraction
 
 SENTENCES = [
@@ -527,6 +574,16 @@ def refuse(rng):
     return Item(ask, SORRY)
 
 
+def refuse_more(rng):
+    """As `refuse`, and the questions of `logic` that pocket did not learn."""
+    if rng.random() > 0.12:
+        return refuse(rng)
+    while True:
+        item = logic(rng)
+        if not compares_words(item) and not item.text.startswith(("All ", "No ")):
+            return Item(item.text, SORRY)
+
+
 TALK = [
     (["Hello!", "Hi!", "Hey!", "Good morning!", "Hello there!", "Hi there!", "Good evening!"],
      "Hello! What can I do for you?", "Здравствуйте! Чем могу помочь?"),
@@ -551,3 +608,7 @@ SKILLS = {
     "add": add, "subtract": subtract, "compare": compare, "sort": sort, "spell": spell, "count": count, "reverse": reverse, "plural": plural, "date": date,
     "capital": capital, "colour": colour, "animal": animal, "story": story, "logic": logic, "extract": extract, "refuse": refuse, "talk": talk,
 }  # fmt: skip
+
+# What takes their place late in training: orders of three and who has which of two things were not learned by then (see the card), so those questions
+# are refused from then on.
+LATER = {"logic": stated, "refuse": refuse_more}

@@ -20,14 +20,19 @@ import tokenizer
 from model import Pocket
 
 SEED = 1
-STEPS = 7200
+STEPS = 7600
+MAIN = 7200  # steps until the rate has fallen to 0; what follows is a short second rise for the skills that are weakest then
+FINISH_RATE = 0.15
+FINISH = {"logic": 4.0, "sort": 1.5, "subtract": 2.0, "capital": 1.0, "story": 1.0}  # their weights in that time; of all others 0.5
 PLAIN = 0.08  # share of the first stage
 TOKENS = 3072  # per step, padding included
 POOL = 24  # batches that are made at a time and cut by length
 LOOK = 400  # steps between looks at the held-out accuracy, after each of which a checkpoint is written
 SHOWN = 96  # held-out prompts per skill and look
 MUON_RATE, ADAM_RATE, WARM, DECAY = 0.02, 4e-3, 100, 0.6  # DECAY: the last share of the steps, in which the rate falls to 0
-BASE = {"talk": 0.3, "refuse": 1.0}
+BASE = {"talk": 0.3}
+CAP, LATE_CAP, LATE = 2.5, 4.0, 4000  # what errors add to the weight of a skill at most, and from which step it may be more
+CHANGE = 4800  # the step from which `LATER` replaces skills
 
 
 def orthogonal(g, steps=5):
@@ -130,7 +135,10 @@ def exam(tok, n):
 
 
 def rate_at(step, steps):
-    return min(1.0, (step + 1) / WARM, (steps - step) / (steps * DECAY))
+    main = min(steps, MAIN)
+    if step >= main:
+        return FINISH_RATE * min(1.0, (step - main + 1) / 20, (steps - step) / (steps - main))
+    return min(1.0, (step + 1) / WARM, (main - step) / (main * DECAY))
 
 
 def main():
@@ -154,12 +162,16 @@ def main():
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
         muon.momentum, weights, step, spent = state["muon"], state["weights"], state["step"], state["spent"]
+    if step >= CHANGE:
+        data.SKILLS.update(data.LATER)
     test = exam(tok, SHOWN)
     count = sum(p.numel() for p in model.parameters())
     print(f"{count} parameters, {tok.size} tokens, from step {step} of {args.steps}", flush=True)
-    first = int(args.steps * PLAIN)
+    first = int(min(args.steps, MAIN) * PLAIN)
     ready, seen, began, mean = [], 0, time.time(), None
     while step < args.steps:
+        if step >= MAIN:
+            weights = {s: FINISH.get(s, 0.5) for s in data.SKILLS}
         if not ready:
             # What a pool holds depends on its step and the mixture only, so that a stopped run goes on as it would have.
             rng = random.Random(f"{SEED} {step}")
@@ -185,8 +197,12 @@ def main():
             score = accuracy(model, tok, test)
             print(" ".join(f"{s} {100 * v:.0f}" for s, v in score.items()), flush=True)
             if step >= first:
+                cap = CAP if step < LATE else LATE_CAP
                 # Half of the old weight, half of what the errors ask for: a skill that is known keeps a share that keeps it known.
-                weights = {s: 0.5 * weights[s] + 0.5 * BASE.get(s, 1.0) * (0.25 + min(2.5, 8 * (1 - score[s]))) for s in weights}
+                weights = {s: 0.5 * weights[s] + 0.5 * BASE.get(s, 1.0) * (0.25 + min(cap, 8 * (1 - score[s]))) for s in weights}
+            if step == CHANGE:
+                data.SKILLS.update(data.LATER)
+                test = exam(tok, SHOWN)
             state = {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momentum, "weights": weights, "step": step, "spent": spent + time.time() - began}
             torch.save(state, saved.with_suffix(".new"))
             saved.with_suffix(".new").replace(saved)
