@@ -110,8 +110,12 @@ def main():
     args = args.parse_args()
     torch.set_num_threads(args.workers)
     tok = tokenizer.build()
-    model = Pocket(tok.size)
-    model.load_state_dict(torch.load(args.checkpoint)["model"])
+    model = None
+    if args.checkpoint.exists():
+        model = Pocket(tok.size)
+        model.load_state_dict(torch.load(args.checkpoint)["model"])
+    else:
+        print(f"{args.checkpoint} does not exist: nothing is compared with PyTorch", file=sys.stderr)
     data.SKILLS.update(data.LATER)  # after the vocabulary was built as in training
     figures, kept = {}, []
     with ThreadPoolExecutor(args.workers) as pool:
@@ -119,15 +123,15 @@ def main():
             qs = questions(skill, args.prompts)
             replies = list(pool.map(lambda q: ask(args.quern, args.model, q), qs))
             right = [r[2] == q["answer"] for q, r in zip(qs, replies)]
-            same = agrees(model, [r[:2] for r in replies])
+            same = agrees(model, [r[:2] for r in replies]) if model else None
             modes = {m: [ok for q, ok in zip(qs, right) if q["mode"] == m] for m in data.MODES}
             figures[skill] = {
                 "prompts": len(qs),
                 "right": sum(right),
-                "same_as_f32": sum(same),
+                "same_as_f32": sum(same) if model else None,
                 "by_mode": {m: {"prompts": len(v), "right": sum(v)} for m, v in modes.items() if v},
             }
-            print(f"{skill:9} {len(qs):5} prompts, {100 * sum(right) / len(qs):5.1f} % right, {100 * sum(same) / len(qs):5.1f} % as f32", flush=True)
+            print(f"{skill:9} {len(qs):5} prompts, {100 * sum(right) / len(qs):5.1f} % right" + (f", {100 * sum(same) / len(qs):5.1f} % as f32" if model else ""), flush=True)
             for q, r in [(q, r) for q, r, ok in zip(qs, replies, right) if not ok][: args.wrong]:
                 print(f"    {q['system']!r} {q['prompt']!r}: {r[2]!r} instead of {q['answer']!r}")
             kept += [{k: q[k] for k in ("skill", "system", "prompt", "answer")} for q in qs[: args.sample or 0]]
