@@ -6,12 +6,8 @@ CARGO ?= cargo
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: target/tiny.quern ## build the program and let a toy model write a few lines
-	@echo "quern: no trained model is built in yet; this toy only knows which words of one short story follow which" >&2
-	@$(CARGO) build --release && printf 'Once upon' && $(CARGO) run --release --quiet -- run -m $< --raw -n 80 --temp 0.5 "Once upon" && echo
-
-target/tiny.quern: $(wildcard examples/tiny/* src/file/*.rs src/tokenizer/*.rs models/src/*.rs kernels/src/formats/*.rs) | check-tools
-	@mkdir -p target && $(CARGO) run --release --example tiny -- $@
+run: check-tools ## build the program and let the built-in model answer
+	@$(CARGO) build --release && $(CARGO) run --release --quiet -- run "What is the capital of France?"
 
 test: check-tools ## build and run every test
 	@$(CARGO) test --workspace

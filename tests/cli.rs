@@ -53,7 +53,6 @@ fn help_is_on_stdout_and_wrong_usage_is_one_line_and_2() {
 
 #[test]
 fn a_model_that_is_missing_absent_or_garbage() {
-    run(&["run", "hello"]).fails(2, &["no model", "-m FILE"]);
     run(&["run", "-m", "/nonexistent/model.quern", "hello"])
         .fails(4, &["/nonexistent/model.quern"]);
     let folder = tempfile::tempdir().unwrap();

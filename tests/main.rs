@@ -1,6 +1,7 @@
 //! The one integration-test binary: each module tests one promise of the program from outside.
 
 mod beside;
+mod builtin;
 mod chat;
 mod chat_filter;
 mod cli;

@@ -1,7 +1,7 @@
-//! The toy model of `make run` does what it was constructed for: a check of the whole way from text to logits that no random
+//! A model that is constructed and not trained does what it was constructed for: a check of the whole way from text to logits that no random
 //! model gives, because here it is known which word must come next.
 
-#[path = "../examples/tiny/chain.rs"]
+#[path = "chain/chain.rs"]
 mod chain;
 
 use chain::{Chain, STORY};

@@ -16,6 +16,7 @@ pub mod layer_builder;
 pub mod layers;
 pub mod llama2c;
 pub mod plan;
+pub mod pocket;
 pub mod recurrent_builder;
 pub mod rope;
 pub mod rope_config;

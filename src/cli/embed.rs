@@ -97,7 +97,6 @@ struct Failure {
 /// Wrong arguments (2), a bad model or text (3), I/O (4), a text longer than the context (5), a model that changes (6); lines of a file
 /// that failed (1).
 pub fn run(args: Args) -> Result<()> {
-    args.model.path()?;
     if args.normalize && args.pooling == Pooling::None {
         return Err(Error::usage(
             "--normalize needs a pooling, but --pooling is none",

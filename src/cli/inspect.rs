@@ -3,11 +3,12 @@
 //! Layers are printed from the stored form of the Spec, field by field, so that nothing in it is left out: a field that is false or absent
 //! is not printed, one that is true by its name, a number with its name.
 
+use super::load;
 use super::output::{self, visible};
 use crate::error::Result;
 use crate::file::header::{MAJOR, hex};
 use crate::file::meta::key;
-use crate::file::{Entry, Meta, ModelFile, OpenOptions, Value};
+use crate::file::{Entry, Meta, ModelFile, Value};
 use crate::tokenizer::Tokenizer;
 use quern_kernels::Format;
 use quern_models::spec::{Layer, Norm, Shape, Stack};
@@ -18,13 +19,13 @@ use std::path::PathBuf;
 /// Arguments of `quern inspect`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  quern inspect model.quern\n  quern inspect model.quern --tensors\n  \
+    after_help = "Examples:\n  quern inspect\n  quern inspect model.quern\n  quern inspect model.quern --tensors\n  \
 quern inspect model.quern --json | jq .formats\n\nOnly the structure is checked; `quern verify` checks the weights."
 )]
 pub struct Args {
-    /// The weight file to look at
+    /// The weight file to look at (default: pocket, the built-in model)
     #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    pub file: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -38,9 +39,9 @@ pub struct Args {
 /// # Errors
 /// Invalid (3), io (4).
 pub fn run(args: Args) -> Result<()> {
-    let file = ModelFile::open(&args.file, OpenOptions::default())?;
+    let file = load::open_own(args.file.as_deref(), true)?;
     let tokenizer = file.tokenizer()?.map(Tokenizer::from_prepared).transpose();
-    let tokenizer = tokenizer.map_err(|e| e.at(format_args!("{:?}: tokenizer", args.file)))?;
+    let tokenizer = tokenizer.map_err(|e| e.at(format_args!("{:?}: tokenizer", file.path())))?;
     let mut out = output::stdout();
     if args.json {
         return out.json(&describe_json(&file, tokenizer.as_ref(), args.tensors));

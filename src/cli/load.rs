@@ -1,19 +1,23 @@
 //! What every command that runs a model shares: its arguments, and from them an open model, kernels, threads and a tokenizer.
 
+use super::output;
+use crate::bytes::AlignedBytes;
 use crate::error::{Error, Result};
 use crate::file::{ModelFile, OpenOptions};
 use crate::model::{Engine, Model};
 use crate::par::{Team, default_threads};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use quern_kernels::{Kernels, KvType};
-use std::path::PathBuf;
+use quern_models::pocket;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which model to run, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// Model: a .quern file, or a .gguf or Hugging Face folder, which is imported once into the cache folder
+    /// Model: a .quern file, or a .gguf or Hugging Face folder, which is imported once into the cache folder (default: pocket, the
+    /// built-in model)
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Threads (default: one per physical core that this process may use)
@@ -106,17 +110,39 @@ pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
     quern_kernels::by_name(&name).map_err(|e| Error::usage(e).at(from))
 }
 
+/// Opens a weight file, and nothing that is to become one; without a name, or with that of the built-in model, it is this one.
+///
+/// # Errors
+/// An invalid file (3), an unreadable one (4).
+pub fn open_own(file: Option<&Path>, mmap: bool) -> Result<ModelFile> {
+    match file.filter(|path| *path != Path::new(pocket::NAME)) {
+        Some(path) => ModelFile::open(path, OpenOptions { mmap }),
+        None if mmap => ModelFile::from_program(pocket::NAME, pocket::file()),
+        None => ModelFile::from_bytes(Arc::new(AlignedBytes::copy_of(pocket::file())?)),
+    }
+}
+
+/// Opens the weight file of a model that is named as `-m` names it; without a name, or with that of the built-in model, it is this one.
+///
+/// # Errors
+/// An invalid file (3), an unreadable one (4).
+pub fn open(model: Option<&Path>, mmap: bool) -> Result<ModelFile> {
+    let named = model.filter(|path| *path != Path::new(pocket::NAME));
+    let path = named.map(super::import::resolve_model).transpose()?;
+    open_own(path.as_deref(), mmap)
+}
+
 impl ModelArgs {
-    /// The path that `-m` gives.
-    ///
-    /// # Errors
-    /// A usage error that says what to do if it is missing.
-    pub fn path(&self) -> Result<&PathBuf> {
-        self.model.as_ref().ok_or_else(|| {
-            Error::usage(
-                "no model: give one with -m FILE (a .quern file, a .gguf file or a Hugging Face folder)",
-            )
-        })
+    /// Says which model runs, where nobody named one and somebody sits at a terminal.
+    pub fn announce(&self, loaded: &Loaded) {
+        if self.model.is_none() && output::Stream::Stderr.is_terminal() {
+            let bytes = loaded.engine.model().file().len();
+            output::note(format_args!(
+                "quern: this is {}, the built-in model ({:.1} MB): it is small and says what it can do; -m FILE runs another",
+                pocket::NAME,
+                bytes as f64 / 1e6
+            ));
+        }
     }
 
     /// Opens the model.
@@ -130,10 +156,8 @@ impl ModelArgs {
             Some(n) => (usize::from(n), "asked for".to_owned()),
             None => (choice.threads, choice.reason),
         };
-        let path = super::import::resolve_model(self.path()?)?;
         let start = Instant::now();
-        let mmap = !self.no_mmap;
-        let file = Arc::new(ModelFile::open(&path, OpenOptions { mmap })?);
+        let file = Arc::new(open(self.model.as_deref(), !self.no_mmap)?);
         let model = Arc::new(Model::bind(file.clone())?);
         let open_time = start.elapsed();
         let start = Instant::now();
@@ -141,7 +165,7 @@ impl ModelArgs {
             Some(bytes) => {
                 let tokenizer = Tokenizer::from_prepared(bytes);
                 Some(Arc::new(
-                    tokenizer.map_err(|e| e.at(format_args!("{path:?}")))?,
+                    tokenizer.map_err(|e| e.at(format_args!("{:?}", file.path())))?,
                 ))
             }
             None => None,

@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  quern run -m model.quern \"Once upon a time\"\n  quern import path/to/folder -o model.quern --quant q4\n  \
+    after_help = "Examples:\n  quern run \"What is the capital of France?\"\n  quern run -m model.quern \"Once upon a time\"\n  quern import path/to/folder -o model.quern --quant q4\n  \
                   quern inspect model.quern\n\nExit codes: 0 ok, 1 some records failed, 2 usage, 3 invalid file, 4 input or output, 5 a limit, \
                   6 the model changed while it ran, 130/143 stopped by a signal."
 )]

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 /// Arguments of `quern run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  quern run \"What is the capital of France?\"
   quern run -m model.quern \"Once upon a time\"
   cat notes.txt | quern run -m model.quern -n 100 \" In short:\"
   quern run -m model.quern --lookup -f program.py \"# The same with type hints:\"
@@ -160,7 +161,6 @@ pub fn context(asked: u32, spec: &Spec) -> Result<usize> {
 /// Wrong arguments (2), a bad model or prompt (3), I/O (4), a prompt longer than the context (5), a model that changes (6).
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
-    args.model.path()?;
     args.cache.check()?;
     let asked = match (&args.ids, &args.messages) {
         (Some(Ids(ids)), _) => Asked::Ids(ids.clone()),
@@ -171,6 +171,7 @@ pub fn run(args: Args) -> Result<()> {
     let system = args.system.as_deref().map(messages::text_or_file);
     let system = system.transpose()?;
     let mut loaded = args.model.load()?;
+    args.model.announce(&loaded);
     let spec = loaded.engine.model().spec();
     let context = context(args.context, spec)?;
     let prompt = PromptArgs {

@@ -98,7 +98,6 @@ struct JsonSummary {
 /// # Errors
 /// Wrong arguments (2), a bad model or text (3), I/O (4), a text longer than the context (5), a model that changes (6).
 pub fn run(args: Args) -> Result<()> {
-    args.model.path()?;
     if args.logits != Logits::None && !args.json {
         return Err(Error::usage("--logits needs --json"));
     }

@@ -1,10 +1,11 @@
 //! `quern template`: what a chat template makes of a conversation.
 
+use super::load;
 use super::messages::{self, TemplateArgs};
 use super::output;
 use super::tokenize;
 use crate::error::{Error, Result};
-use crate::file::{Meta, ModelFile, OpenOptions};
+use crate::file::Meta;
 use crate::tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ Examples:
 A file of messages is {\"messages\": [{\"role\": ..., \"content\": ...}, ...], \"tools\": [...]} or the bare list. A template that refuses the
 conversation ends with exit code 3 and its message, one that does too much with 5.")]
 pub struct Args {
-    /// Model whose template and tokenizer to use: a .quern file, a .gguf, or a Hugging Face folder
+    /// Model whose template and tokenizer to use: a .quern file, a .gguf, or a Hugging Face folder (without --template and --tokenizer, the
+    /// default is pocket, the built-in model)
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Tokenizer to show the ids of, as for quern tokenize
@@ -65,9 +67,10 @@ pub fn run(args: Args) -> Result<()> {
     let mut meta = Meta::new();
     let mut tokenizer = None;
     let mut place = None;
-    if let Some(path) = &args.model {
-        let path = super::import::resolve_model(path)?;
-        let file = ModelFile::open(&path, OpenOptions::default())?;
+    let nothing_given = args.tokenizer.is_none() && args.template.template.is_none();
+    if args.model.is_some() || nothing_given {
+        let file = load::open(args.model.as_deref(), true)?;
+        let path = file.path().to_path_buf();
         meta = file.meta().clone();
         if let Some(bytes) = file.tokenizer()? {
             let opened = Tokenizer::from_prepared(bytes);

@@ -1,10 +1,12 @@
 //! `quern tokenize`: text to tokens and back, with the tokenizer of a model or of a file.
 
+use super::load;
 use super::output::{self, Stdout};
 use crate::convert;
 use crate::error::{Error, Result};
-use crate::file::{ModelFile, OpenOptions};
+use crate::file::ModelFile;
 use crate::tokenizer::{Bytes, DecodeOptions, EncodeOptions, Tokenizer};
+use quern_models::pocket;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -26,7 +28,7 @@ Examples:
 With --jsonl every input line is {\"text\": ..., \"add_special\": ...} or, with --decode, {\"ids\": [...]}; every output line is
 {\"ids\": [...], \"decoded\": ...}. add_special is true where a line leaves it out, unless --no-special is given.")]
 pub struct Args {
-    /// Model whose tokenizer to use: a .quern file, a .gguf, or a Hugging Face folder
+    /// Model whose tokenizer to use: a .quern file, a .gguf, or a Hugging Face folder (default: pocket, the built-in model)
     #[arg(short, long, value_name = "FILE", conflicts_with = "tokenizer")]
     pub model: Option<PathBuf>,
     /// Tokenizer: tokenizer.json or a folder with one, SentencePiece .model, tiktoken ranks with their .json beside them, .gguf, tok.bin
@@ -65,12 +67,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let tokenizer = match (&args.tokenizer, &args.model) {
         (Some(path), _) => foreign(path)?,
-        (None, Some(path)) => of_model(path)?,
-        (None, None) => {
-            return Err(Error::usage(
-                "no tokenizer: give one with --tokenizer or -m",
-            ));
-        }
+        (None, Some(path)) if path.as_os_str() != pocket::NAME => of_model(path)?,
+        (None, _) => of_file(&load::open_own(None, true)?)?,
     };
     let mut out = output::stdout();
     if args.jsonl {
@@ -136,7 +134,12 @@ fn of_model(path: &Path) -> Result<Tokenizer> {
     if !ours {
         return foreign(path);
     }
-    let file = ModelFile::open(path, OpenOptions::default())?;
+    of_file(&load::open_own(Some(path), true)?)
+}
+
+/// The tokenizer of a weight file, in place.
+fn of_file(file: &ModelFile) -> Result<Tokenizer> {
+    let path = file.path();
     let bytes = file
         .tokenizer()?
         .ok_or_else(|| Error::invalid(format_args!("{path:?}: the model has no tokenizer")))?;

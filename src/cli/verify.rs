@@ -1,12 +1,13 @@
 //! `quern verify`: every byte of a weight file, checked.
 
+use super::load;
 use super::messages;
 use super::output;
 use crate::convert::chat::SAMPLE_TIME;
 use crate::error::{Error, Result};
 use crate::file::meta::key;
 use crate::file::verify::verify;
-use crate::file::{Golden, ModelFile, OpenOptions};
+use crate::file::{Golden, ModelFile};
 use crate::template::{Conversation, DateTime, Options, SpecialTokens};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,13 +21,13 @@ const PROGRESS_FROM: u64 = 256 << 20;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Checks the structure, the checksum of every tensor, that all weights and scales are finite, that padding is zero, \
-and that the tokenizer and the chat template still give the ids and texts recorded at import.\n\nExamples:\n  quern verify model.quern\n  quern verify model.quern --json\n\n\
+and that the tokenizer and the chat template still give the ids and texts recorded at import.\n\nExamples:\n  quern verify\n  quern verify model.quern\n  quern verify model.quern --json\n\n\
 Exit code 3 names the first tensor and element that is wrong."
 )]
 pub struct Args {
-    /// The weight file to check
+    /// The weight file to check (default: pocket, the built-in model)
     #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    pub file: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -40,16 +41,13 @@ pub struct Args {
 /// # Errors
 /// Invalid (3) with the place of the first fault; io (4); changed (6) if the file changed meanwhile.
 pub fn run(args: Args) -> Result<()> {
-    let options = OpenOptions {
-        mmap: !args.no_mmap,
-    };
-    let file = ModelFile::open(&args.file, options)?;
+    let file = load::open_own(args.file.as_deref(), !args.no_mmap)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let bar = progress(file.header().data.length);
     let result = verify(&file, threads, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     result?;
-    let place = |e: Error| e.at(format_args!("{:?}", args.file));
+    let place = |e: Error| e.at(format_args!("{:?}", file.path()));
     let samples = replay(&file).map_err(place)?;
     let conversations = replay_template(&file).map_err(place)?;
     let tensors = file.entries().len();
@@ -57,7 +55,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         return out.json(&json!({
             "ok": true,
-            "path": args.file.to_string_lossy(),
+            "path": file.path().to_string_lossy(),
             "id": file.id_hex(),
             "bytes": file.len(),
             "tensors": tensors,
@@ -67,7 +65,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     out.line(format_args!(
         "{:?}: ok: {tensors} tensors, {} bytes, {samples} tokenizer samples, {conversations} chat template samples, id {}",
-        args.file,
+        file.path(),
         file.len(),
         file.id_hex(),
     ))

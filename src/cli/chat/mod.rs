@@ -40,6 +40,7 @@ Elsewhere every line of standard input is a message or a command, and standard o
 context is then exit 5.
 
 Examples:
+  quern chat
   quern chat -m model.quern
   quern chat -m model.quern --system \"You answer in one sentence.\" \"Why is the sky blue?\"
   quern chat -m model.quern --load talk.json --truncate --hide-thinking
