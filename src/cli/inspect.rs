@@ -619,8 +619,8 @@ mod tests {
     #[test]
     fn a_stored_object_in_words() {
         let op = json!({"attention": {"n_heads": 8, "q_bias": false, "o_bias": true, "rope": null, "mask": {"sliding": 128}}});
-        assert_eq!(variant(&op), "attention: 8 heads, mask sliding 128, o bias");
+        assert_eq!(variant(&op), "attention: 8 heads, o bias, mask sliding 128");
         let op = json!({"dense": {"inner": 4, "activation": "gelu_tanh"}});
-        assert_eq!(variant(&op), "dense: activation gelu tanh, inner 4");
+        assert_eq!(variant(&op), "dense: inner 4, activation gelu tanh");
     }
 }
