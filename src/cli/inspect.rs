@@ -159,7 +159,7 @@ fn count(n: u64) -> String {
     rounded(n, ["", " K", " M", " B", " T"], 1000.0)
 }
 
-/// The fields of a stored object in words, by name, but counts first, as `8 heads` for `n_heads: 8`.
+/// The fields of a stored object in words: counts first, as `8 heads` for `n_heads: 8`.
 fn words(value: &Json) -> String {
     let Json::Object(fields) = value else {
         return match value {
@@ -168,9 +168,6 @@ fn words(value: &Json) -> String {
         };
     };
     let (mut counts, mut others) = (Vec::new(), Vec::new());
-    // The library keeps the order of a text or sorts, as whoever else uses it has asked for.
-    let mut fields: Vec<_> = fields.iter().collect();
-    fields.sort_unstable_by_key(|(name, _)| *name);
     for (name, value) in fields {
         let spaced = name.replace('_', " ");
         match (spaced.strip_prefix("n "), value) {
