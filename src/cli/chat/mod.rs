@@ -1,6 +1,6 @@
 //! `quern chat`: a conversation, on a terminal or through pipes.
 //!
-//! The messages are in a [`Dialogue`], what the model computed of them in a session: each turn only new tokens go through the model. On a
+//! The messages are in a `Dialogue`, what the model computed of them in a session: each turn only new tokens go through the model. On a
 //! terminal there is a line editor; otherwise lines of standard input are messages and commands, and answers go to standard output, one
 //! line end behind each. Everything else goes to stderr.
 
