@@ -4,6 +4,7 @@
 //! values: every recorded logit within the golden's tolerance (20 x the measured difference of f32 and f64), the five best ids at every recorded
 //! position, all greedy ids; from the configuration in both styles.
 
+use crate::common::shared;
 use crate::materialise::{copy_beside, materialise};
 use quern::bytes::AlignedBytes;
 use quern::cache::Sequence;
@@ -408,15 +409,9 @@ fn every_known_family_gives_the_golden_values_in_both_configuration_styles() {
 /// The larger goldens with real tokenizers, where the shared folder is there.
 #[test]
 fn the_large_goldens_agree_too() {
-    let shared = std::env::var_os("QUERN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let folder = shared.join("golden");
-    if !folder.exists() {
-        println!("skipped: {folder:?} does not exist (set QUERN_SHARED)");
+    let Some(folder) = shared("golden") else {
         return;
-    }
+    };
     let scratch = tempfile::tempdir().unwrap();
     let (mut compared, mut wrong) = (0, Vec::new());
     for from in subfolders(&folder) {

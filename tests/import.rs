@@ -1,5 +1,6 @@
 //! Importing: every value of a foreign model is in the weight file, whatever format and style it comes in, or the import is refused.
 
+use crate::common::shared;
 use crate::foreign_files::*;
 use crate::golden_folders;
 use quern::bytes::AlignedBytes;
@@ -505,20 +506,6 @@ fn llama2c_groups_stay_as_they_are_where_q8_can_hold_them() {
             }
         }
     }
-}
-
-/// The shared folder of reference data, if this machine has one.
-pub fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("QUERN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("skipped: no {path:?} (QUERN_SHARED names the folder)");
-    None
 }
 
 #[test]

@@ -47,5 +47,6 @@ mod stories;
 mod streaming;
 mod structure;
 mod template;
+mod template_command;
 mod tiny;
 mod tokenizer;

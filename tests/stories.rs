@@ -1,21 +1,13 @@
 //! The real model of the reference folder, from its two source formats to its text, against a computation in f64.
 
 use crate::common::program::run;
+use crate::common::shared;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The reference data, if this machine has it.
 fn data() -> Option<PathBuf> {
-    let shared = std::env::var_os("QUERN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let folder = shared.join("data");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: {folder:?} does not exist (set QUERN_SHARED)");
-    None
+    shared("data")
 }
 
 /// The model as weight files: from the llama2.c checkpoint, from GGUF, and quantized.

@@ -2,6 +2,7 @@
 //! refused in time.
 
 use crate::common::program::run;
+use crate::common::shared;
 use crate::common::tiny::{self, BOS, EOS, Tiny, TinyFile};
 use quern::bytes::{AlignedBytes, Bytes};
 use quern::error::Result;
@@ -14,7 +15,6 @@ use quern::sample::Params;
 use quern::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder, Tokenizer};
 use quern_kernels::KvType;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 struct Text<'t>(Option<StreamDecoder<'t>>);
@@ -313,19 +313,6 @@ fn guesses_change_nothing_under_a_grammar() {
         assert_eq!(plain.ids, guessed.ids);
         assert_eq!(plain.fingerprint, guessed.fingerprint);
     }
-}
-
-fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("QUERN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {path:?} does not exist (set QUERN_SHARED)");
-    None
 }
 
 /// With the tokenizers of real models and logits of a hash in place of a model: the ids that a schema forces are those that the tokenizer writes the text with.

@@ -1,23 +1,10 @@
 //! Tokenizers: the reference vectors through the command, what the command prints, and linear time.
 
 use crate::common::program::{run, run_with_input};
+use crate::common::shared;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::TempDir;
-
-/// A folder of the reference data, if it is there.
-fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("QUERN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {path:?} does not exist (set QUERN_SHARED)");
-    None
-}
 
 fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path)

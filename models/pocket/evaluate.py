@@ -60,9 +60,9 @@ Paraphrase this: life is good
 """.strip().splitlines()
 
 
-def questions(skill, count):
+def questions(seed, skill, count):
     """Different held-out prompts; as many as there are, at most `count`."""
-    rng, found = random.Random(f"{SEED} {skill}"), {}
+    rng, found = random.Random(f"{seed} {skill}"), {}
     for _ in range(40 * count):
         if len(found) == count:
             break
@@ -103,6 +103,7 @@ def main():
     args.add_argument("--model", default=str(HERE / "pocket.quern"))
     args.add_argument("--checkpoint", type=Path, default=Path("target/pocket/checkpoint.pt"))
     args.add_argument("--prompts", type=int, default=1000)
+    args.add_argument("--seed", type=int, default=SEED, help="another one draws other held-out prompts")
     args.add_argument("--workers", type=int, default=2)
     args.add_argument("--figures", type=Path, default=HERE / "figures.json")
     args.add_argument("--sample", type=int, help="also write so many prompts of each skill to eval.jsonl")
@@ -120,7 +121,7 @@ def main():
     figures, kept = {}, []
     with ThreadPoolExecutor(args.workers) as pool:
         for skill in data.SKILLS:
-            qs = questions(skill, args.prompts)
+            qs = questions(args.seed, skill, args.prompts)
             replies = list(pool.map(lambda q: ask(args.quern, args.model, q), qs))
             right = [r[2] == q["answer"] for q, r in zip(qs, replies)]
             same = agrees(model, [r[:2] for r in replies]) if model else None

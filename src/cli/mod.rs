@@ -12,6 +12,7 @@ pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod embed;
+pub mod ending;
 pub mod import;
 pub mod inspect;
 pub mod load;

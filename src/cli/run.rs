@@ -1,5 +1,6 @@
 //! `quern run`: answers a prompt where the model has a chat template or an encoder that reads it, else continues it.
 
+use super::ending::EndingArgs;
 use super::load::{Ids, ModelArgs};
 use super::logprobs::Logged;
 use super::messages::{self, Asked, PromptArgs, TemplateArgs};
@@ -12,9 +13,8 @@ use super::speculation::SpeculationArgs;
 use super::structure::StructureArgs;
 use super::text::TextArgs;
 use super::thinking::{self, Thinking};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generate::{Constraint, Decode, Draft, Finish, Generation, Request};
-use quern_models::Spec;
 use std::path::PathBuf;
 
 /// Arguments of `quern run`.
@@ -59,19 +59,9 @@ pub struct Args {
     /// Read special tokens in the prompt as such, and not as text
     #[arg(long)]
     pub parse_special: bool,
-    /// Most tokens to generate (-1: until the model or the context ends)
-    #[arg(short = 'n', long, visible_alias = "n-predict", alias = "predict", value_name = "N", allow_hyphen_values = true,
-          default_value = "-1", value_parser = parse_count)]
-    pub max_tokens: Count,
-    /// Use less context than the model has (0: all of it); more only where no position is out of its reach
-    #[arg(
-        short,
-        long,
-        visible_alias = "ctx-size",
-        value_name = "N",
-        default_value_t = 0
-    )]
-    pub context: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ending: EndingArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampling: SamplingArgs,
@@ -81,15 +71,6 @@ pub struct Args {
     /// With --json: the log-probability of each generated token, and the N most probable ones in its place
     #[arg(long, value_name = "N", requires = "json")]
     pub logprobs: Option<usize>,
-    /// Stop before this text; may be given several times
-    #[arg(
-        long,
-        visible_alias = "reverse-prompt",
-        short_alias = 'r',
-        value_name = "TEXT",
-        allow_hyphen_values = true
-    )]
-    pub stop: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub speculation: SpeculationArgs,
@@ -110,48 +91,12 @@ pub struct Args {
     pub stats: bool,
 }
 
-/// `-n`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    /// Until another rule stops.
-    Unlimited,
-    /// At most so many.
-    AtMost(usize),
-}
-
-pub(super) fn parse_count(text: &str) -> Result<Count, String> {
-    match text {
-        "-1" => Ok(Count::Unlimited),
-        _ => text
-            .parse()
-            .map(Count::AtMost)
-            .map_err(|_| "expected a number, or -1 for no limit".to_owned()),
-    }
-}
-
 impl Args {
     /// Everything that is wrong without looking at the model.
     fn check(&self) -> Result<()> {
-        if self.stop.iter().any(String::is_empty) {
-            return Err(Error::usage("--stop is empty, expected some text"));
-        }
+        self.ending.check()?;
         self.speculation.check()?;
         self.sampling.check()
-    }
-}
-
-/// Positions that may be used: the model's, or fewer; or more, where the model can tell any positions apart.
-///
-/// # Errors
-/// A usage error if more are asked for than the model has.
-pub fn context(asked: u32, spec: &Spec) -> Result<usize> {
-    let model = spec.context_length;
-    match asked {
-        0 => Ok(model as usize),
-        n if n > model && !spec.any_length() => Err(Error::usage(format_args!(
-            "--context is {n}, but the model was made for {model}"
-        ))),
-        n => Ok(n as usize),
     }
 }
 
@@ -173,7 +118,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut loaded = args.model.load()?;
     args.model.announce(&loaded);
     let spec = loaded.engine.model().spec();
-    let context = context(args.context, spec)?;
+    let context = args.ending.context.positions(spec)?;
     let prompt = PromptArgs {
         template: &args.template,
         system: system.as_deref(),
@@ -201,12 +146,9 @@ pub fn run(args: Args) -> Result<()> {
     let request = Request {
         source,
         prompt,
-        max_new: match args.max_tokens {
-            Count::Unlimited => None,
-            Count::AtMost(n) => Some(n),
-        },
+        max_new: args.ending.max_new(),
         context,
-        stop: args.stop.clone(),
+        stop: args.ending.stop.clone(),
         end_ids,
         kv: args.model.kv.into(),
         chunk: args.model.chunk as usize,

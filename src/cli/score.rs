@@ -1,5 +1,6 @@
 //! `quern score`: how probable each token of a text is, for an encoder-decoder given the source.
 
+use super::ending::ContextArgs;
 use super::load::{Ids, Loaded, ModelArgs};
 use super::output::{self, Stdout};
 use super::text::TextArgs;
@@ -51,15 +52,9 @@ pub struct Args {
     /// Add all logits (only with --json)
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Logits::None)]
     pub logits: Logits,
-    /// Use less context than the model has (0: all of it)
-    #[arg(
-        short,
-        long,
-        visible_alias = "ctx-size",
-        value_name = "N",
-        default_value_t = 0
-    )]
-    pub context: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub context: ContextArgs,
     /// Print JSON lines
     #[arg(long)]
     pub json: bool,
@@ -106,7 +101,7 @@ pub fn run(args: Args) -> Result<()> {
         None => Some(args.text.read()?),
     };
     let mut loaded = args.model.load()?;
-    let context = super::run::context(args.context, loaded.engine.model().spec())?;
+    let context = args.context.positions(loaded.engine.model().spec())?;
     let source = args.source(&loaded)?;
     let ids = match (&args.ids, text) {
         (Some(Ids(ids)), _) => ids.clone(),

@@ -8,10 +8,40 @@ pub mod tiny;
 
 use quern::bytes::AlignedBytes;
 use quern::file::{Meta, ModelFile, Writer, WriterPlan};
+use quern::tokenizer::ModelOptions;
 use quern_kernels::{Format, PANEL_ROWS};
 use quern_models::rope::{Rope, default_inv_freq};
 use quern_models::spec::*;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// A part of the reference data, if this machine has it.
+pub fn shared(part: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("QUERN_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        PathBuf::from,
+    );
+    let path = root.join(part);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {path:?} does not exist (set QUERN_SHARED)");
+    None
+}
+
+/// Pairs of bytes, as GPT-2 has them.
+pub fn byte_level() -> ModelOptions {
+    ModelOptions::Bpe {
+        byte_level: true,
+        ignore_merges: false,
+        byte_fallback: false,
+        fuse_unk: false,
+        unk: None,
+        prefix: String::new(),
+        suffix: String::new(),
+        late_unk: false,
+    }
+}
 
 /// Sizes of a small llama-shaped model.
 #[derive(Clone, Copy)]

@@ -5,9 +5,7 @@
 
 use quern::file::meta::key;
 use quern::file::{Meta, Value, Writer, WriterPlan};
-use quern::tokenizer::{
-    AddedToken, DecoderStep, Definition, Merges, ModelOptions, Pipeline, Token, TokenKind,
-};
+use quern::tokenizer::{AddedToken, DecoderStep, Definition, Merges, Pipeline, Token, TokenKind};
 use quern_kernels::{Format, PANEL_ROWS};
 use quern_models::spec::*;
 use std::path::PathBuf;
@@ -152,16 +150,7 @@ fn tokenizer(words: &[&str], control: &[&str]) -> Vec<u8> {
         pipeline: Pipeline {
             decoder: vec![DecoderStep::ByteLevel],
             eos: vec![END],
-            model: ModelOptions::Bpe {
-                byte_level: true,
-                ignore_merges: false,
-                byte_fallback: false,
-                fuse_unk: false,
-                unk: None,
-                prefix: String::new(),
-                suffix: String::new(),
-                late_unk: false,
-            },
+            model: super::byte_level(),
             source: "tests".into(),
             ..Pipeline::default()
         },

@@ -3,9 +3,7 @@
 use super::{Small, model_bytes, small_spec};
 use quern::file::meta::key;
 use quern::file::{Meta, Value};
-use quern::tokenizer::{
-    DecoderStep, Definition, Merges, ModelOptions, Pipeline, TemplateItem, Token, TokenKind,
-};
+use quern::tokenizer::{DecoderStep, Definition, Merges, Pipeline, TemplateItem, Token, TokenKind};
 use quern_kernels::Format;
 use std::path::{Path, PathBuf};
 
@@ -82,16 +80,7 @@ pub fn tokenizer(eos: u32) -> Vec<u8> {
             template: vec![TemplateItem::Id(BOS), TemplateItem::Text],
             bos: Some(BOS),
             eos: vec![eos],
-            model: ModelOptions::Bpe {
-                byte_level: true,
-                ignore_merges: false,
-                byte_fallback: false,
-                fuse_unk: false,
-                unk: None,
-                prefix: String::new(),
-                suffix: String::new(),
-                late_unk: false,
-            },
+            model: super::byte_level(),
             source: "tests".into(),
             ..Pipeline::default()
         },

@@ -10,10 +10,10 @@ mod entry;
 mod history;
 mod input;
 
+use super::ending::EndingArgs;
 use super::load::ModelArgs;
 use super::messages::{TemplateArgs, text_or_file};
 use super::output::{self, Stream};
-use super::run::{Count, context, parse_count};
 use super::sampling::SamplingArgs;
 use super::signals;
 use super::speculation::SpeculationArgs;
@@ -62,34 +62,15 @@ pub struct Args {
     /// Go on with a conversation from a file (what /save wrote, or {\"messages\": [...], \"tools\": [...]})
     #[arg(long, value_name = "FILE")]
     pub load: Option<PathBuf>,
-    /// Most tokens of an answer (-1: until the model or the context ends)
-    #[arg(short = 'n', long, visible_alias = "n-predict", alias = "predict", value_name = "N", allow_hyphen_values = true,
-          default_value = "-1", value_parser = parse_count)]
-    pub max_tokens: Count,
-    /// Use less context than the model has (0: all of it); more only where no position is out of its reach
-    #[arg(
-        short,
-        long,
-        visible_alias = "ctx-size",
-        value_name = "N",
-        default_value_t = 0
-    )]
-    pub context: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ending: EndingArgs,
     /// When the context is full, let the oldest messages go, but never the system prompt
     #[arg(long)]
     pub truncate: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampling: SamplingArgs,
-    /// End an answer before this text; may be given several times
-    #[arg(
-        long,
-        visible_alias = "reverse-prompt",
-        short_alias = 'r',
-        value_name = "TEXT",
-        allow_hyphen_values = true
-    )]
-    pub stop: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub speculation: SpeculationArgs,
@@ -113,9 +94,7 @@ pub struct Args {
 impl Args {
     /// The first message and the system prompt.
     fn texts(&self) -> Result<(Option<String>, Option<String>)> {
-        if self.stop.iter().any(String::is_empty) {
-            return Err(Error::usage("--stop is empty, expected some text"));
-        }
+        self.ending.check()?;
         self.sampling.check()?;
         self.speculation.check()?;
         let prompt = self.prompt.as_ref().map(|text| {
@@ -181,12 +160,9 @@ pub fn run(args: Args) -> Result<()> {
     let request = Request {
         source: None,
         prompt: Vec::new(),
-        max_new: match args.max_tokens {
-            Count::Unlimited => None,
-            Count::AtMost(n) => Some(n),
-        },
-        context: context(args.context, spec)?,
-        stop: args.stop.clone(),
+        max_new: args.ending.max_new(),
+        context: args.ending.context.positions(spec)?,
+        stop: args.ending.stop.clone(),
         end_ids: loaded.chat_end_ids(&template, &options),
         kv: args.model.kv.into(),
         chunk: args.model.chunk as usize,
