@@ -1,10 +1,11 @@
 //! quern: a language model in one binary.
 //!
 //! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `tensor`,
-//! `tokenizer`, `sample`; `file`, `template`; `ops`, `cache`; `blocks`; `model`; `generate`; `convert`, `bench`; `cli`.
+//! `tokenizer`, `sample`; `file`, `template`; `ops`, `cache`; `blocks`; `model`; `generate`; `batch`; `convert`, `bench`; `cli`.
 
 #![deny(unsafe_code)]
 
+pub mod batch;
 pub mod bench;
 pub mod blocks;
 pub mod bytes;

@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["blocks"],
     &["model"],
     &["generate"],
+    &["batch"],
     &["convert", "bench"],
     &["cli"],
     &["main"],

@@ -1,0 +1,7 @@
+//! Unattended work on many records: read, run side by side, written in order, gone on with after any interruption.
+
+pub mod job;
+pub mod schedule;
+
+pub use job::{Answer, Feed, Generate, Job, Limits, Load, Next, Task, Totals};
+pub use schedule::run;
