@@ -37,7 +37,7 @@ pub use matmul::{Acts, Out, Scratch};
 pub const PANEL_ROWS: usize = 16;
 
 /// Activations are padded with zeros to a multiple of this many columns, the widest K tile of any format.
-pub const K_ALIGN: usize = 64;
+pub const K_ALIGN: usize = 256;
 
 /// Columns that share one scale in the integer formats, weights and activations alike.
 pub const BLOCK: usize = 32;

@@ -9,8 +9,10 @@
 
 use std::marker::PhantomData;
 
+#[allow(unused_imports)] // named in the documentation
+use crate::K_ALIGN;
 use crate::gemm::Parked;
-use crate::{ActKind, BLOCK, Format, K_ALIGN, Kernels, PANEL_ROWS};
+use crate::{ActKind, BLOCK, Format, Kernels, PANEL_ROWS};
 
 /// Activations of some tokens, row after row; each row is padded with zeros to `stride` columns.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +21,7 @@ pub enum Acts<'a> {
     F32 {
         /// `tokens * stride` values.
         x: &'a [f32],
-        /// Padded columns: a multiple of [`K_ALIGN`].
+        /// Padded columns: a multiple of 64; [`K_ALIGN`] suits every format.
         stride: usize,
     },
     /// For the integer formats, as [`Kernels::quantize_acts`] writes them.
@@ -30,7 +32,7 @@ pub enum Acts<'a> {
         scales: &'a [f32],
         /// The sum of the codes of each block: `tokens * stride / 32`.
         sums: &'a [i32],
-        /// Padded columns: a multiple of [`K_ALIGN`].
+        /// Padded columns: a multiple of 64; [`K_ALIGN`] suits every format.
         stride: usize,
     },
 }
@@ -111,8 +113,14 @@ impl<'a> Out<'a> {
 /// Reusable workspace of one thread. It grows on first use and is not allocated again.
 #[derive(Default)]
 pub struct Scratch {
-    /// `-zero_point * sum` per token and block of an integer product.
+    /// Sums of codes per token and 16 columns.
+    half_sums: Vec<i32>,
+    /// `-zero_point * sum` per token and sub-block of an integer product.
     offsets: Vec<i32>,
+    /// `scale * sum`, the same.
+    sums: Vec<f32>,
+    /// Decoded panels.
+    strip: Vec<Parked>,
     /// Accumulators between chunks of K.
     parking: Vec<Parked>,
 }
@@ -145,29 +153,47 @@ pub(crate) struct IntJob<'a> {
     pub weights: &'a [u8],
     pub panel_bytes: usize,
     pub panels: usize,
-    /// Blocks of 32 columns, padding included: even.
+    /// Blocks of 32 columns, padding included: whole tiles of the format.
     pub blocks: usize,
     pub q: &'a [i8],
     pub scales: &'a [f32],
-    /// `-zero_point * sum` of each block of the activations, laid out as `scales`.
+    /// `-zero_point * sum` of each sub-block of the activations, laid out as `scales`. Empty for formats with minimums.
     pub offsets: &'a [i32],
+    /// For those, `scale * sum`, the sum converted exactly and the product rounded.
+    pub sums: &'a [f32],
     pub stride: usize,
     pub n: usize,
     pub out: Out<'a>,
     pub parking: &'a mut Vec<Parked>,
+    pub strip: &'a mut Vec<Parked>,
 }
 
 /// Values, codes, scales, sums: see [`Kernels::quantize_acts`].
 pub(crate) type Quantize = unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]);
 
+/// Codes, sums of 16 of them each.
+pub(crate) type HalfSums = unsafe fn(&[i8], &mut [i32]);
+
 /// The matmul side of a table. The functions are unsafe because the CPU must have their features.
 pub(crate) struct MatmulKernels {
     pub quantize: Quantize,
+    pub half_sums: HalfSums,
     pub f32: unsafe fn(FloatJob<'_>),
     pub f16: unsafe fn(FloatJob<'_>),
     pub bf16: unsafe fn(FloatJob<'_>),
     pub q8: unsafe fn(IntJob<'_>),
     pub q4: unsafe fn(IntJob<'_>),
+    pub q4m: unsafe fn(IntJob<'_>),
+    pub q5: unsafe fn(IntJob<'_>),
+    pub q5m: unsafe fn(IntJob<'_>),
+    pub q2k: unsafe fn(IntJob<'_>),
+    pub q3k: unsafe fn(IntJob<'_>),
+    pub q4k: unsafe fn(IntJob<'_>),
+    pub q5k: unsafe fn(IntJob<'_>),
+    pub q6k: unsafe fn(IntJob<'_>),
+    pub iq4nl: unsafe fn(IntJob<'_>),
+    pub iq4xs: unsafe fn(IntJob<'_>),
+    pub mxfp4: unsafe fn(IntJob<'_>),
 }
 
 impl Kernels {
@@ -203,7 +229,7 @@ impl Kernels {
     /// # Panics
     /// If `acts` are not of the kind that `format` takes ([`Format::act_kind`]) or a size does not
     /// fit: `weights` must be whole panels of `cols` columns, `out.rows()` must reach into the last of them
-    /// and not beyond, `stride` must be a multiple of [`K_ALIGN`] and cover `cols`, and there must be `n` tokens.
+    /// and not beyond, `stride` must be a multiple of 64 and cover `cols` as padded by the format, and there must be `n` tokens.
     pub fn matmul(
         &self,
         format: Format,
@@ -280,14 +306,46 @@ impl Kernels {
                     scales.len() >= all && sums.len() >= all,
                     "matmul: one scale and sum per block"
                 );
-                let (kernel, zero_point) = match format {
-                    Format::Q8 => (self.matmul.q8, 128),
-                    _ => (self.matmul.q4, 8),
+                let kind = format.int_kind();
+                let sums = match kind.sub {
+                    BLOCK => &sums[..all],
+                    _ => {
+                        let codes = &q[..n * stride];
+                        grow(&mut scratch.half_sums, codes.len() / kind.sub);
+                        let sums = &mut scratch.half_sums[..codes.len() / kind.sub];
+                        // SAFETY: detection handed this table out; there is a sum for every 16 codes.
+                        unsafe { (self.matmul.half_sums)(codes, sums) };
+                        &*sums
+                    }
                 };
                 scratch.offsets.clear();
-                scratch
-                    .offsets
-                    .extend(sums[..all].iter().map(|sum| sum.wrapping_mul(-zero_point)));
+                scratch.sums.clear();
+                if kind.mins {
+                    for (scale, sums) in scales[..all].iter().zip(sums.chunks(BLOCK / kind.sub)) {
+                        scratch
+                            .sums
+                            .extend(sums.iter().map(|sum| scale * *sum as f32));
+                    }
+                } else {
+                    let offset = |sum: &i32| sum.wrapping_mul(-kind.zero);
+                    scratch.offsets.extend(sums.iter().map(offset));
+                }
+                let m = &self.matmul;
+                let kernel = match format {
+                    Format::Q4 => m.q4,
+                    Format::Q4m => m.q4m,
+                    Format::Q5 => m.q5,
+                    Format::Q5m => m.q5m,
+                    Format::Q2k => m.q2k,
+                    Format::Q3k => m.q3k,
+                    Format::Q4k => m.q4k,
+                    Format::Q5k => m.q5k,
+                    Format::Q6k => m.q6k,
+                    Format::Iq4nl => m.iq4nl,
+                    Format::Iq4xs => m.iq4xs,
+                    Format::Mxfp4 => m.mxfp4,
+                    Format::Q8 | Format::F32 | Format::F16 | Format::Bf16 => m.q8,
+                };
                 let job = IntJob {
                     weights,
                     panel_bytes,
@@ -296,10 +354,12 @@ impl Kernels {
                     q,
                     scales,
                     offsets: &scratch.offsets,
+                    sums: &scratch.sums,
                     stride,
                     n,
                     out,
                     parking: &mut scratch.parking,
+                    strip: &mut scratch.strip,
                 };
                 // SAFETY: detection handed this table out, so the CPU has its features; the job is checked above.
                 unsafe { kernel(job) }
@@ -310,11 +370,25 @@ impl Kernels {
 
 fn check_acts(stride: usize, padded: usize, n: usize, len: usize) {
     assert!(
-        stride.is_multiple_of(K_ALIGN)
+        stride.is_multiple_of(2 * BLOCK)
             && stride >= padded
             && n.checked_mul(stride).is_some_and(|all| all <= len),
         "matmul: {n} tokens of stride {stride} for {padded} columns, {len} values"
     );
+}
+
+/// Makes a buffer at least so long.
+fn grow(buffer: &mut Vec<i32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+}
+
+/// Sums of 16 codes each; defines [`MatmulKernels::half_sums`].
+pub(crate) fn half_sums_scalar(q: &[i8], sums: &mut [i32]) {
+    for (sum, q) in sums.iter_mut().zip(q.chunks_exact(16)) {
+        *sum = q.iter().map(|q| i32::from(*q)).sum();
+    }
 }
 
 /// Blocks with a smaller largest magnitude become zero: `127 / amax` and `amax / 127` stay normal numbers.
@@ -365,18 +439,30 @@ mod tests {
         isa: Isa::Scalar,
         matmul: MatmulKernels {
             quantize: |_, _, _, _| RAN.set("quantize"),
+            half_sums: half_sums_scalar,
             f32: |_| RAN.set("f32"),
             f16: |_| RAN.set("f16"),
             bf16: |_| RAN.set("bf16"),
             q8: |_| RAN.set("q8"),
             q4: |_| RAN.set("q4"),
+            q4m: |_| RAN.set("q4m"),
+            q5: |_| RAN.set("q5"),
+            q5m: |_| RAN.set("q5m"),
+            q2k: |_| RAN.set("q2k"),
+            q3k: |_| RAN.set("q3k"),
+            q4k: |_| RAN.set("q4k"),
+            q5k: |_| RAN.set("q5k"),
+            q6k: |_| RAN.set("q6k"),
+            iq4nl: |_| RAN.set("iq4nl"),
+            iq4xs: |_| RAN.set("iq4xs"),
+            mxfp4: |_| RAN.set("mxfp4"),
         },
         vector: crate::scalar::TABLE.vector,
     };
 
     #[test]
     fn each_format_runs_the_kernel_of_its_table() {
-        let (x, q, scales, sums) = ([0.0; 64], [0i8; 64], [0.0; 2], [0; 2]);
+        let (x, q, scales, sums) = ([0.0; 64], [0i8; 256], [0.0; 8], [0; 8]);
         for format in Format::ALL {
             let weights = vec![0; format.panel_bytes(64).unwrap()];
             let acts = match format.act_kind() {
@@ -385,7 +471,7 @@ mod tests {
                     q: &q,
                     scales: &scales,
                     sums: &sums,
-                    stride: 64,
+                    stride: 256,
                 },
             };
             let mut out = [0.0; 16];
@@ -416,6 +502,18 @@ mod tests {
                 m.q8 as usize,
                 m.q4 as usize,
                 m.quantize as usize,
+                m.half_sums as usize,
+                m.q4m as usize,
+                m.q5 as usize,
+                m.q5m as usize,
+                m.q2k as usize,
+                m.q3k as usize,
+                m.q4k as usize,
+                m.q5k as usize,
+                m.q6k as usize,
+                m.iq4nl as usize,
+                m.iq4xs as usize,
+                m.mxfp4 as usize,
             ]
         };
         let tables: Vec<&Kernels> = supported().collect();
@@ -423,8 +521,8 @@ mod tests {
             for b in &tables[..i] {
                 for (slot, (a_fn, b_fn)) in kernels(a).into_iter().zip(kernels(b)).enumerate() {
                     // AVX-VNNI adds integer dot products; the rest it shares with AVX2.
-                    let shared =
-                        (a.isa(), b.isa()) == (Isa::AvxVnni, Isa::Avx2) && slot != 3 && slot != 4;
+                    let shared = (a.isa(), b.isa()) == (Isa::AvxVnni, Isa::Avx2)
+                        && [0, 1, 2, 5, 6].contains(&slot);
                     assert_eq!(a_fn == b_fn, shared, "slot {slot} of {a:?} and {b:?}");
                 }
             }

@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod ggml;
 mod sweep;
 
 use std::sync::Once;
@@ -49,6 +50,61 @@ fn q8_lengths() {
 #[test]
 fn q4_lengths() {
     sweep::lengths(&tables(), Format::Q4);
+}
+
+#[test]
+fn q4m_lengths() {
+    sweep::lengths(&tables(), Format::Q4m);
+}
+
+#[test]
+fn q5_lengths() {
+    sweep::lengths(&tables(), Format::Q5);
+}
+
+#[test]
+fn q5m_lengths() {
+    sweep::lengths(&tables(), Format::Q5m);
+}
+
+#[test]
+fn q2k_lengths() {
+    sweep::lengths(&tables(), Format::Q2k);
+}
+
+#[test]
+fn q3k_lengths() {
+    sweep::lengths(&tables(), Format::Q3k);
+}
+
+#[test]
+fn q4k_lengths() {
+    sweep::lengths(&tables(), Format::Q4k);
+}
+
+#[test]
+fn q5k_lengths() {
+    sweep::lengths(&tables(), Format::Q5k);
+}
+
+#[test]
+fn q6k_lengths() {
+    sweep::lengths(&tables(), Format::Q6k);
+}
+
+#[test]
+fn iq4nl_lengths() {
+    sweep::lengths(&tables(), Format::Iq4nl);
+}
+
+#[test]
+fn iq4xs_lengths() {
+    sweep::lengths(&tables(), Format::Iq4xs);
+}
+
+#[test]
+fn mxfp4_lengths() {
+    sweep::lengths(&tables(), Format::Mxfp4);
 }
 
 #[test]
@@ -154,36 +210,48 @@ fn scalar_float_products_are_near_the_exact_ones() {
     }
 }
 
-/// Integer formats against a sum in f64 over the blocks of GGUF, decoded here.
+/// A row of random blocks of GGUF.
+fn random_row(format: Format, blocks: usize, noise: &mut Noise) -> Vec<u8> {
+    let (_, bytes) = ggml::size(format);
+    let mut row = vec![0; blocks * bytes];
+    for block in row.chunks_exact_mut(bytes) {
+        sweep::random_block(format, block, noise);
+        for &at in ggml::halves(format) {
+            block[at..at + 2].copy_from_slice(&f16::from_f32(noise.float() * 0.1).to_le_bytes());
+        }
+    }
+    row
+}
+
+/// The panels of rows of blocks.
+fn pack_rows(format: Format, rows: &[Vec<u8>], cols: usize) -> Vec<u8> {
+    let mut panels = vec![0xaa; format.matrix_bytes(rows.len(), cols).unwrap()];
+    let size = format.panel_bytes(cols).unwrap();
+    for (panel, rows) in panels.chunks_exact_mut(size).zip(rows.chunks(16)) {
+        let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+        format.pack_panel_gguf(&rows, cols, panel);
+        assert_eq!(format.check_panel(panel, rows.len(), cols), Ok(()));
+    }
+    panels
+}
+
+/// Integer formats against a sum in f64 over the blocks of GGUF, decoded by `ggml`.
 ///
-/// The bound: a block adds `S (w a)`, S being an exact integer below 2^24 and `w a` the product of its scales, which is
-/// rounded once; the sum of B blocks passes through at most B fused roundings. So each term carries at most B + 1
-/// factors of 1 + u, and the error is at most ((1 + u)^(B + 1) - 1) * sum |S w a| over blocks.
+/// The bound: a sub-block adds `S (w a)`, S being an exact integer below 2^24 and `w a` the product of its scales, which is
+/// rounded once (w is exact); with minimums also `m (a s)`, where `a s` is rounded once. The sum of B such terms passes through at most B fused
+/// roundings. So each term carries at most B + 1 factors of 1 + u, and the error is at most ((1 + u)^(B + 1) - 1) * sum of their magnitudes.
 #[test]
 fn scalar_integer_products_are_near_the_exact_ones() {
     let mut noise = Noise(8);
-    for (format, block_bytes) in [(Format::Q8, 34), (Format::Q4, 18)] {
-        for blocks in 1..=32 {
-            let (rows, n, cols) = (18, 3, blocks * BLOCK);
+    for format in ggml::FORMATS {
+        let (block_cols, block_bytes) = ggml::size(format);
+        for blocks in 1..=1024 / block_cols {
+            let (rows, n, cols) = (18, 3, blocks * block_cols);
             let stride = cols.next_multiple_of(64);
             let file: Vec<Vec<u8>> = (0..rows)
-                .map(|_| {
-                    let mut row: Vec<u8> = (0..blocks * block_bytes)
-                        .map(|_| noise.bits() as u8)
-                        .collect();
-                    for block in row.chunks_exact_mut(block_bytes) {
-                        block[..2]
-                            .copy_from_slice(&f16::from_f32(noise.float() * 0.1).to_le_bytes());
-                    }
-                    row
-                })
+                .map(|_| random_row(format, blocks, &mut noise))
                 .collect();
-            let mut panels = vec![0; format.matrix_bytes(rows, cols).unwrap()];
-            let size = format.panel_bytes(cols).unwrap();
-            for (panel, rows) in panels.chunks_exact_mut(size).zip(file.chunks(16)) {
-                let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-                format.pack_panel_gguf(&rows, cols, panel);
-            }
+            let panels = pack_rows(format, &file, cols);
             let tokens = sweep::random_tokens(n, cols, stride, &mut noise);
             let acts = Acts::Q8 {
                 q: &tokens.q,
@@ -194,30 +262,65 @@ fn scalar_integer_products_are_near_the_exact_ones() {
             let out = scalar(format, &panels, (rows, cols), acts, n);
             for t in 0..n {
                 for r in 0..rows {
-                    let (mut exact, mut magnitude) = (0.0, 0.0);
-                    for (b, block) in file[r].chunks_exact(block_bytes).enumerate() {
-                        let d = f64::from(f16::from_le_bytes([block[0], block[1]]).to_f32());
-                        let sum: i64 = (0..BLOCK)
-                            .map(|i| {
-                                let code = match (format, i / 16) {
-                                    (Format::Q8, _) => i64::from(block[2 + i] as i8),
-                                    (_, 0) => i64::from(block[2 + i] & 15) - 8,
-                                    _ => i64::from(block[2 + i - 16] >> 4) - 8,
-                                };
-                                code * i64::from(tokens.q[t * stride + b * BLOCK + i])
-                            })
-                            .sum();
-                        let term =
-                            d * f64::from(tokens.scales[t * stride / BLOCK + b]) * sum as f64;
-                        exact += term;
-                        magnitude += term.abs();
+                    let (mut exact, mut magnitude, mut terms) = (0.0, 0.0, 0);
+                    let blocks = file[r].chunks_exact(block_bytes);
+                    let mut col = 0;
+                    for sub in blocks.flat_map(|block| ggml::decode(format, block)) {
+                        let q = &tokens.q[t * stride + col..][..sub.codes.len()];
+                        let a = f64::from(tokens.scales[(t * stride + col) / BLOCK]);
+                        let products = sub.codes.iter().zip(q);
+                        let sum: i64 = products.map(|(c, q)| i64::from(*c) * i64::from(*q)).sum();
+                        let all: i64 = q.iter().map(|q| i64::from(*q)).sum();
+                        let product = f64::from(sub.scale) * a * sum as f64;
+                        let min = f64::from(sub.min) * a * all as f64;
+                        exact += product - min;
+                        magnitude += product.abs() + min.abs();
+                        terms += 1 + i32::from(ggml::has_min(format));
+                        col += sub.codes.len();
                     }
-                    let bound =
-                        ((1.0 + U).powi(blocks as i32 + 1) - 1.0) * magnitude * (1.0 + 1.0e-6);
+                    assert_eq!(col, cols);
+                    let bound = ((1.0 + U).powi(terms + 1) - 1.0) * magnitude * (1.0 + 1.0e-6);
                     let error = (f64::from(out[t * rows + r]) - exact).abs();
                     assert!(
                         error <= bound,
-                        "{} B {blocks}: {error:e} beyond {bound:e}",
+                        "{} {cols} columns: {error:e} beyond {bound:e}",
+                        format.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Nothing of a GGUF is lost: panels have its size, and give back its values bit for bit.
+#[test]
+fn blocks_of_gguf_come_back_exactly() {
+    let mut noise = Noise(10);
+    for format in ggml::FORMATS {
+        let (block_cols, block_bytes) = ggml::size(format);
+        assert_eq!(format.gguf_block(), Some((block_cols, block_bytes)));
+        for blocks in 1..=5 {
+            let (rows, cols) = (21, blocks * block_cols);
+            let file: Vec<Vec<u8>> = (0..rows)
+                .map(|_| random_row(format, blocks, &mut noise))
+                .collect();
+            let panels = pack_rows(format, &file, cols);
+            let size = format.panel_bytes(cols).unwrap();
+            if blocks % 4 == 0 {
+                assert_eq!(size, 16 * blocks * block_bytes, "{}", format.name());
+            }
+            let (mut out, mut direct) = (vec![0.0; cols], vec![0.0; cols]);
+            for (r, row) in file.iter().enumerate() {
+                format.unpack_row(&panels[r / 16 * size..][..size], r % 16, cols, &mut out);
+                format.gguf_values(row, &mut direct);
+                assert_eq!(out, direct, "{}", format.name());
+                let blocks = row.chunks_exact(block_bytes);
+                let subs = blocks.flat_map(|block| ggml::decode(format, block));
+                let want = subs.flat_map(|sub| sub.values(format));
+                for (col, (got, want)) in out.iter().zip(want).enumerate() {
+                    assert!(
+                        got.to_bits() == want.to_bits(),
+                        "{} row {r} column {col}: {got:e} and not {want:e}",
                         format.name()
                     );
                 }
@@ -258,26 +361,26 @@ fn quantized_activations_are_within_half_a_step() {
 fn what_is_not_finite_shows_in_every_product() {
     for table in supported() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut x = vec![0.25f32; 64];
+            let mut x = vec![0.25f32; 256];
             x[40] = bad;
-            let (mut q, mut scales, mut sums) = (vec![0; 64], vec![0.0; 2], vec![0; 2]);
+            let (mut q, mut scales, mut sums) = (vec![0; 256], vec![0.0; 8], vec![0; 8]);
             table.quantize_acts(&x, &mut q, &mut scales, &mut sums);
             for format in Format::ALL {
-                let panel = pack(format, &vec![0.5; 20 * 64], 20, 64);
+                let panel = pack(format, &vec![0.5; 20 * 256], 20, 256);
                 let acts = match format.act_kind() {
-                    quern_kernels::ActKind::F32 => Acts::F32 { x: &x, stride: 64 },
+                    quern_kernels::ActKind::F32 => Acts::F32 { x: &x, stride: 256 },
                     quern_kernels::ActKind::Q8 => Acts::Q8 {
                         q: &q,
                         scales: &scales,
                         sums: &sums,
-                        stride: 64,
+                        stride: 256,
                     },
                 };
                 let mut out = vec![0.0; 20];
                 table.matmul(
                     format,
                     &panel,
-                    64,
+                    256,
                     acts,
                     1,
                     Out::new(&mut out, 20, 20),

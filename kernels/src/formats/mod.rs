@@ -12,14 +12,95 @@
 //! | bf16   | 2         | 64                       | 16              |
 //! | q8     | 64        | 1088                     | 8.5             |
 //! | q4     | 64        | 576                      | 4.5             |
+//! | q4m    | 64        | 640                      | 5               |
+//! | q5     | 64        | 704                      | 5.5             |
+//! | q5m    | 64        | 768                      | 6               |
+//! | iq4nl  | 64        | 576                      | 4.5             |
+//! | mxfp4  | 64        | 544                      | 4.25            |
+//! | q2k    | 256       | 1344                     | 2.625           |
+//! | q3k    | 256       | 1760                     | 3.4375          |
+//! | q4k    | 256       | 2304                     | 4.5             |
+//! | q5k    | 256       | 2816                     | 5.5             |
+//! | q6k    | 256       | 3360                     | 6.5625          |
+//! | iq4xs  | 256       | 2176                     | 4.25            |
+//!
+//! Those from q4m on are described together in `blocks.rs`. Panels of q3k, q6k and mxfp4 begin with a header of 32 bytes per tile, padded to
+//! a multiple of 64 in all; their padding is zeros throughout.
 
 pub(crate) mod bf16;
+pub(crate) mod blocks;
 pub(crate) mod f16;
 pub(crate) mod f32;
+pub(crate) mod iq4nl;
+pub(crate) mod iq4xs;
+pub(crate) mod mxfp4;
+pub(crate) mod q2k;
+pub(crate) mod q3k;
 pub(crate) mod q4;
+pub(crate) mod q4k;
+pub(crate) mod q4m;
+pub(crate) mod q5;
+pub(crate) mod q5k;
+pub(crate) mod q5m;
+pub(crate) mod q6k;
 pub(crate) mod q8;
+mod search;
 
-use crate::PANEL_ROWS;
+use crate::{BLOCK, PANEL_ROWS};
+use blocks::Blocks;
+
+/// `$blocks` with `$b` the type of a format of blocks, or else the arms.
+macro_rules! by_format {
+    ($format:expr, $b:ident => $blocks:expr, $($arms:tt)*) => {
+        match $format {
+            $($arms)*
+            Format::Q4m => {
+                type $b = q4m::Q4m;
+                $blocks
+            }
+            Format::Q5 => {
+                type $b = q5::Q5;
+                $blocks
+            }
+            Format::Q5m => {
+                type $b = q5m::Q5m;
+                $blocks
+            }
+            Format::Q2k => {
+                type $b = q2k::Q2k;
+                $blocks
+            }
+            Format::Q3k => {
+                type $b = q3k::Q3k;
+                $blocks
+            }
+            Format::Q4k => {
+                type $b = q4k::Q4k;
+                $blocks
+            }
+            Format::Q5k => {
+                type $b = q5k::Q5k;
+                $blocks
+            }
+            Format::Q6k => {
+                type $b = q6k::Q6k;
+                $blocks
+            }
+            Format::Iq4nl => {
+                type $b = iq4nl::Iq4nl;
+                $blocks
+            }
+            Format::Iq4xs => {
+                type $b = iq4xs::Iq4xs;
+                $blocks
+            }
+            Format::Mxfp4 => {
+                type $b = mxfp4::Mxfp4;
+                $blocks
+            }
+        }
+    };
+}
 
 /// How the numbers of a weight matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +116,28 @@ pub enum Format {
     Q8 = 3,
     /// 4-bit codes around 8, one f16 scale per row and 32 columns.
     Q4 = 4,
+    /// 4-bit codes, one f16 scale and minimum per row and 32 columns (GGUF: Q4_1).
+    Q4m = 5,
+    /// 5-bit codes around 16, one f16 scale per row and 32 columns (GGUF: Q5_0).
+    Q5 = 6,
+    /// 5-bit codes, one f16 scale and minimum per row and 32 columns (GGUF: Q5_1).
+    Q5m = 7,
+    /// 2-bit codes, 4-bit scales and minimums per row and 16 columns (GGUF: Q2_K).
+    Q2k = 8,
+    /// 3-bit codes, 6-bit scales per row and 16 columns (GGUF: Q3_K).
+    Q3k = 9,
+    /// 4-bit codes, 6-bit scales and minimums per row and 32 columns (GGUF: Q4_K).
+    Q4k = 10,
+    /// 5-bit codes, 6-bit scales and minimums per row and 32 columns (GGUF: Q5_K).
+    Q5k = 11,
+    /// 6-bit codes, 8-bit scales per row and 16 columns (GGUF: Q6_K).
+    Q6k = 12,
+    /// 4-bit codes into a table, one f16 scale per row and 32 columns (GGUF: IQ4_NL).
+    Iq4nl = 13,
+    /// 4-bit codes into a table, 6-bit scales per row and 32 columns (GGUF: IQ4_XS).
+    Iq4xs = 14,
+    /// 4-bit floats, a power of two per row and 32 columns (GGUF: MXFP4).
+    Mxfp4 = 15,
 }
 
 /// The activations that a format multiplies with.
@@ -44,6 +147,16 @@ pub enum ActKind {
     F32,
     /// int8 with a scale and a sum per block of 32.
     Q8,
+}
+
+/// Sub-blocks of an integer format.
+pub(crate) struct IntKind {
+    /// Columns of one.
+    pub sub: usize,
+    /// What is subtracted from codes.
+    pub zero: i32,
+    /// Whether it has minimums.
+    pub mins: bool,
 }
 
 /// The first thing wrong in a panel.
@@ -75,12 +188,23 @@ const PADDING: &str = "padding is not zero";
 
 impl Format {
     /// All formats, by code.
-    pub const ALL: [Format; 5] = [
+    pub const ALL: [Format; 16] = [
         Format::F32,
         Format::F16,
         Format::Bf16,
         Format::Q8,
         Format::Q4,
+        Format::Q4m,
+        Format::Q5,
+        Format::Q5m,
+        Format::Q2k,
+        Format::Q3k,
+        Format::Q4k,
+        Format::Q5k,
+        Format::Q6k,
+        Format::Iq4nl,
+        Format::Iq4xs,
+        Format::Mxfp4,
     ];
 
     /// The number that stands for it in files.
@@ -101,6 +225,17 @@ impl Format {
             Format::Bf16 => "bf16",
             Format::Q8 => "q8",
             Format::Q4 => "q4",
+            Format::Q4m => "q4m",
+            Format::Q5 => "q5",
+            Format::Q5m => "q5m",
+            Format::Q2k => "q2k",
+            Format::Q3k => "q3k",
+            Format::Q4k => "q4k",
+            Format::Q5k => "q5k",
+            Format::Q6k => "q6k",
+            Format::Iq4nl => "iq4nl",
+            Format::Iq4xs => "iq4xs",
+            Format::Mxfp4 => "mxfp4",
         }
     }
 
@@ -111,20 +246,11 @@ impl Format {
 
     /// K is padded to a multiple of this many columns.
     pub fn k_tile(self) -> usize {
-        match self {
+        by_format!(self, B => B::STEP,
             Format::F32 => 1,
             Format::F16 | Format::Bf16 => 2,
             Format::Q8 | Format::Q4 => 64,
-        }
-    }
-
-    /// Bytes of one tile: 16 rows times [`Format::k_tile`] columns.
-    fn tile_bytes(self) -> usize {
-        match self {
-            Format::F32 | Format::F16 | Format::Bf16 => 64,
-            Format::Q8 => q8::TILE,
-            Format::Q4 => q4::TILE,
-        }
+        )
     }
 
     /// `cols` rounded up to the tile; `None` if that overflows.
@@ -134,7 +260,12 @@ impl Format {
 
     /// Bytes of a panel of `cols` columns, a multiple of 64; `None` if that overflows.
     pub fn panel_bytes(self, cols: usize) -> Option<usize> {
-        (self.padded_cols(cols)? / self.k_tile()).checked_mul(self.tile_bytes())
+        let tiles = self.padded_cols(cols)? / self.k_tile();
+        by_format!(self, B => blocks::panel_bytes::<B>(tiles),
+            Format::F32 | Format::F16 | Format::Bf16 => tiles.checked_mul(64),
+            Format::Q8 => tiles.checked_mul(q8::TILE),
+            Format::Q4 => tiles.checked_mul(q4::TILE),
+        )
     }
 
     /// Bytes of a matrix; `None` if that overflows.
@@ -147,7 +278,7 @@ impl Format {
     pub fn act_kind(self) -> ActKind {
         match self {
             Format::F32 | Format::F16 | Format::Bf16 => ActKind::F32,
-            Format::Q8 | Format::Q4 => ActKind::Q8,
+            _ => ActKind::Q8,
         }
     }
 
@@ -168,20 +299,47 @@ impl Format {
             self.panel_bytes(cols),
             "pack: size of a panel"
         );
-        match self {
+        by_format!(self, B => blocks::pack::<B>(rows, cols, out),
             Format::F32 => f32::pack(rows, cols, out),
             Format::F16 => f16::pack(rows, cols, out),
             Format::Bf16 => bf16::pack(rows, cols, out),
             Format::Q8 => q8::pack(rows, cols, out),
             Format::Q4 => q4::pack(rows, cols, out),
-        }
+        )
     }
 
-    /// Packs up to 16 rows of GGUF blocks without loss: Q8_0 (34 bytes per 32 columns) into q8, Q4_0
-    /// (18 bytes) into q4.
+    /// The blocks of GGUF that it holds without loss: columns and bytes of one. The float formats have none.
+    pub fn gguf_block(self) -> Option<(usize, usize)> {
+        by_format!(self, B => Some((B::COLS, B::FOREIGN)),
+            Format::Q8 => Some((32, 34)),
+            Format::Q4 => Some((32, 18)),
+            Format::F32 | Format::F16 | Format::Bf16 => None,
+        )
+    }
+
+    /// What products of an integer format need of the activations.
+    pub(crate) fn int_kind(self) -> IntKind {
+        let plain = |zero| IntKind {
+            sub: BLOCK,
+            zero,
+            mins: false,
+        };
+        by_format!(self,
+            B => IntKind {
+                sub: B::SUB,
+                zero: B::ZERO,
+                mins: B::MINS,
+            },
+            Format::F32 | Format::F16 | Format::Bf16 => plain(0),
+            Format::Q8 => plain(q8::ZERO.into()),
+            Format::Q4 => plain(q4::ZERO.into()),
+        )
+    }
+
+    /// Packs up to 16 rows of GGUF blocks ([`Format::gguf_block`]) without loss.
     ///
     /// # Panics
-    /// For other formats, if `cols` is no multiple of 32, a row has the wrong size, or `out` is
+    /// For the float formats, if `cols` is no whole number of blocks, a row has the wrong size, or `out` is
     /// not one panel.
     pub fn pack_panel_gguf(self, rows: &[&[u8]], cols: usize, out: &mut [u8]) {
         assert!(
@@ -194,11 +352,33 @@ impl Format {
             self.panel_bytes(cols),
             "pack: size of a panel"
         );
-        match self {
+        by_format!(self, B => blocks::pack_gguf::<B>(rows, cols, out),
             Format::Q8 => q8::pack_gguf(rows, cols, out),
             Format::Q4 => q4::pack_gguf(rows, cols, out),
-            _ => panic!("pack: no GGUF block type is stored as {}", self.name()),
-        }
+            Format::F32 | Format::F16 | Format::Bf16 => panic!("pack: {} has no blocks", self.name()),
+        )
+    }
+
+    /// The values of blocks of GGUF ([`Format::gguf_block`]), exactly as [`Format::unpack_row`] gives them.
+    ///
+    /// # Panics
+    /// For the float formats, or if `out` is not as long as the blocks' columns.
+    pub fn gguf_values(self, blocks: &[u8], out: &mut [f32]) {
+        let fits = |(cols, bytes): (usize, usize)| {
+            blocks.len().is_multiple_of(bytes) && out.len() == blocks.len() / bytes * cols
+        };
+        assert!(
+            self.gguf_block().is_some_and(fits),
+            "{} bytes of {} blocks into {} values",
+            blocks.len(),
+            self.name(),
+            out.len()
+        );
+        by_format!(self, B => blocks::values::<B>(blocks, out),
+            Format::Q8 => q8::gguf_values(blocks, out),
+            Format::Q4 => q4::gguf_values(blocks, out),
+            Format::F32 | Format::F16 | Format::Bf16 => {}
+        )
     }
 
     /// Dequantizes one row of a panel, exactly.
@@ -216,13 +396,13 @@ impl Format {
             self.panel_bytes(cols),
             "unpack: size of a panel"
         );
-        match self {
+        by_format!(self, B => blocks::unpack_row::<B>(panel, row, out),
             Format::F32 => f32::unpack_row(panel, row, out),
             Format::F16 => f16::unpack_row(panel, row, out),
             Format::Bf16 => bf16::unpack_row(panel, row, out),
             Format::Q8 => q8::unpack_row(panel, row, out),
             Format::Q4 => q4::unpack_row(panel, row, out),
-        }
+        )
     }
 
     /// Checks that every value or scale is finite and that padding is canonical.
@@ -239,13 +419,13 @@ impl Format {
             self.panel_bytes(cols),
             "check: size of a panel"
         );
-        match self {
+        by_format!(self, B => blocks::check::<B>(panel, n_rows, cols),
             Format::F32 => f32::check(panel, n_rows, cols),
             Format::F16 => f16::check(panel, n_rows, cols),
             Format::Bf16 => bf16::check(panel, n_rows, cols),
             Format::Q8 => q8::check(panel, n_rows, cols),
             Format::Q4 => q4::check(panel, n_rows, cols),
-        }
+        )
     }
 }
 
@@ -289,7 +469,7 @@ mod tests {
             assert_eq!(Format::from_code(format.code()), Some(format));
             assert_eq!(Format::by_name(format.name()), Some(format));
         }
-        assert_eq!(Format::from_code(5), None);
+        assert_eq!(Format::from_code(16), None);
         assert_eq!(Format::by_name("Q8"), None);
     }
 
@@ -372,12 +552,15 @@ mod tests {
                 Format::F32 => 32,
                 Format::F16 | Format::Bf16 => 16,
                 Format::Q8 => 8,
-                Format::Q4 => 4,
+                Format::Q6k => 6,
+                Format::Q5 | Format::Q5m | Format::Q5k => 5,
+                Format::Q3k => 3,
+                Format::Q2k => 2,
+                _ => 4,
             };
-            let mut dirt = (16 * padded - n_rows * cols) * width;
-            if format.act_kind() == ActKind::Q8 {
-                dirt += (16 - n_rows) * 2 * 16;
-            }
+            // Whole rows, and columns of the others; scales of columns beyond come on top.
+            let all = panel.len() * 8;
+            let dirt = all / 16 * (16 - n_rows) + (padded - cols) * n_rows * width;
             assert!(found >= dirt, "{}: {found} of {dirt}", format.name());
         }
     }

@@ -115,6 +115,16 @@ pub(super) fn pack_gguf(rows: &[&[u8]], cols: usize, out: &mut [u8]) {
     }
 }
 
+pub(super) fn gguf_values(blocks: &[u8], out: &mut [f32]) {
+    let blocks = blocks.chunks_exact(34);
+    for (block, values) in blocks.zip(out.chunks_exact_mut(BLOCK)) {
+        let scale = f16::from_bits(u16_at(block, 0)).to_f32();
+        for (value, code) in values.iter_mut().zip(&block[2..]) {
+            *value = scale * f32::from(*code as i8);
+        }
+    }
+}
+
 pub(super) fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
     for (block, values) in out.chunks_mut(BLOCK).enumerate() {
         let scale = f16::from_bits(u16_at(panel, scale_at(row, block))).to_f32();

@@ -1,6 +1,6 @@
 //! Tiled products: one body for every instruction set with vectors.
 //!
-//! A *tile* is P panels times T tokens whose f32 accumulators stay in registers while K runs. [`int`] and
+//! A *tile* is P panels times T tokens whose f32 accumulators stay in registers while K runs. [`int`], [`blocks`] and
 //! [`float`] hold the bodies, generic over the lanes of an instruction set; each set instantiates them with its
 //! features enabled and says which shapes fit its registers ([`Shapes`]). This file holds the walk over a product:
 //!
@@ -12,6 +12,7 @@
 //! ```
 //! With one tile of tokens K is not cut and weights stream through once.
 
+pub(crate) mod blocks;
 pub(crate) mod float;
 pub(crate) mod int;
 
@@ -165,14 +166,11 @@ impl Walk {
         let fit = TOKEN_CHUNK_BYTES / self.token_bytes.max(1);
         // Whole tiles only, and enough of them to make the cut of K worth its parking.
         let chunk_tiles = (fit / shapes.max_tokens).clamp(4, 64);
-        let chunk = self
-            .n
-            .div_ceil(self.n.div_ceil(chunk_tiles * shapes.max_tokens));
-        let mut token = 0;
-        while token < self.n {
-            let tokens = chunk.min(self.n - token);
-            self.chunk(shapes, parking, token, tokens, &mut tile);
-            token += tokens;
+        let chunks = self.n.div_ceil(chunk_tiles * shapes.max_tokens);
+        for i in 0..chunks {
+            // Equal chunks, give or take one: none is left with less than half of the most.
+            let (start, end) = (self.n * i / chunks, self.n * (i + 1) / chunks);
+            self.chunk(shapes, parking, start, end - start, &mut tile);
         }
     }
 

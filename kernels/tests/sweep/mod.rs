@@ -64,8 +64,53 @@ pub fn random_panels(format: Format, rows: usize, cols: usize, noise: &mut Noise
                 });
             }
         }
+        _ => {
+            // From GGUF, whose blocks fill the padded columns as well.
+            let (block_cols, block_bytes) = format.gguf_block().unwrap();
+            let padded = format.padded_cols(cols).unwrap();
+            for panel in bytes.chunks_exact_mut(format.panel_bytes(cols).unwrap()) {
+                let blocks = padded / block_cols * block_bytes;
+                let rows: Vec<Vec<u8>> = (0..16)
+                    .map(|_| {
+                        let mut row = vec![0; blocks];
+                        row.chunks_exact_mut(block_bytes)
+                            .for_each(|block| random_block(format, block, noise));
+                        row
+                    })
+                    .collect();
+                let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+                format.pack_panel_gguf(&rows, padded, panel);
+            }
+        }
     }
     bytes
+}
+
+/// A block of GGUF with any codes and small scales, the extremes often, and f16 numbers of many magnitudes.
+pub fn random_block(format: Format, block: &mut [u8], noise: &mut Noise) {
+    let kind = noise.below(4);
+    for byte in block.iter_mut() {
+        *byte = match kind {
+            0 => 0xff,
+            1 => 0x00,
+            _ => noise.bits() as u8,
+        };
+    }
+    let halves: &[usize] = match format {
+        Format::Q4m | Format::Q5m | Format::Q4k | Format::Q5k => &[0, 2],
+        Format::Q2k => &[80, 82],
+        Format::Q3k => &[108],
+        Format::Q6k => &[208],
+        Format::Mxfp4 => {
+            block[0] = 100 + noise.below(40) as u8;
+            &[]
+        }
+        _ => &[0],
+    };
+    for &at in halves {
+        let bits = (noise.bits() & 0x83ff) as u16 | (noise.below(20) as u16) << 10;
+        block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+    }
 }
 
 fn fill<const N: usize>(bytes: &mut [u8], mut next: impl FnMut() -> [u8; N]) {
@@ -131,7 +176,7 @@ pub struct Arena {
 impl Arena {
     /// For matrices of up to so many rows and columns, and so many tokens.
     pub fn new(rows: usize, cols: usize, n: usize) -> Self {
-        let stride = cols.next_multiple_of(64) + 64;
+        let stride = cols.next_multiple_of(256) + 64;
         Arena {
             weights: Guarded::new(Format::F32.matrix_bytes(rows, stride).unwrap()),
             x: Guarded::new(n * stride),
@@ -237,6 +282,11 @@ pub fn assert_same(table: &Kernels, case: &Case<'_>, n: usize, want: &[f32], got
     }
 }
 
+/// The smallest distance between tokens.
+fn stride(format: Format, cols: usize) -> usize {
+    format.padded_cols(cols).unwrap().next_multiple_of(64)
+}
+
 /// Every length of K from 1 to 1024, with up to 40 rows and the numbers of tokens of decoding and small batches.
 pub fn lengths(tables: &[&Kernels], format: Format) {
     const COUNTS: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 16];
@@ -245,7 +295,7 @@ pub fn lengths(tables: &[&Kernels], format: Format) {
     let mut arena = Arena::new(48, 1024, 16);
     for cols in 1..=1024usize {
         let rows = 1 + cols * 7 % 40;
-        let stride = cols.next_multiple_of(64) + cols % 2 * 64;
+        let stride = stride(format, cols) + cols % 2 * 64;
         let weights = random_panels(format, rows, cols, &mut noise);
         let tokens = random_tokens(16, cols, stride, &mut noise);
         let case = Case {
@@ -283,7 +333,7 @@ pub fn shapes(tables: &[&Kernels], format: Format) {
         (250, 70),
         (272, 1),
     ] {
-        let stride = usize::next_multiple_of(cols, 64) + rows % 2 * 64;
+        let stride = stride(format, cols) + rows % 2 * 64;
         let weights = random_panels(format, rows, cols, &mut noise);
         let tokens = random_tokens(70, cols, stride, &mut noise);
         let case = Case {
@@ -315,7 +365,7 @@ pub fn chunks(tables: &[&Kernels], format: Format) {
         (18, 2047, 64),
         (40, 1500, 100),
     ] {
-        let stride = usize::next_multiple_of(cols, 64) + rows % 2 * 64;
+        let stride = stride(format, cols) + rows % 2 * 64;
         let weights = random_panels(format, rows, cols, &mut noise);
         let tokens = random_tokens(n, cols, stride, &mut noise);
         let case = Case {

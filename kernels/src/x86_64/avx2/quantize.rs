@@ -74,3 +74,21 @@ pub(super) unsafe fn quantize(x: &[f32], q: &mut [i8], scales: &mut [f32], sums:
         &mut sums[whole..],
     );
 }
+
+/// Sums of 16 codes each.
+///
+/// # Safety
+/// Needs AVX2; there are 16 codes for every sum, a multiple of 32 in all.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn half_sums(q: &[i8], sums: &mut [i32]) {
+    let flip = _mm256_set1_epi8(-128);
+    for (q, sums) in q.chunks_exact(32).zip(sums.chunks_exact_mut(2)) {
+        // SAFETY: the chunk holds 32 codes.
+        let codes = unsafe { _mm256_loadu_si256(q.as_ptr().cast()) };
+        // Unsigned, 128 too large each; sums of eight in 64 bits.
+        let eights = _mm256_sad_epu8(_mm256_xor_si256(codes, flip), _mm256_setzero_si256());
+        let both = _mm256_add_epi32(eights, _mm256_shuffle_epi32::<0b01_00_11_10>(eights));
+        sums[0] = _mm256_extract_epi32::<0>(both) - 16 * 128;
+        sums[1] = _mm256_extract_epi32::<4>(both) - 16 * 128;
+    }
+}

@@ -58,3 +58,24 @@ pub(super) unsafe fn quantize(x: &[f32], q: &mut [i8], scales: &mut [f32], sums:
         &mut sums[whole..],
     );
 }
+
+/// Sums of 16 codes each.
+///
+/// # Safety
+/// Needs the features of the table; there are 16 codes for every sum, a multiple of 64 in all.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn half_sums(q: &[i8], sums: &mut [i32]) {
+    let flip = _mm512_set1_epi8(-128);
+    let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    for (q, sums) in q.chunks_exact(64).zip(sums.chunks_exact_mut(4)) {
+        // SAFETY: the chunk holds 64 codes.
+        let codes = unsafe { _mm512_loadu_si512(q.as_ptr().cast()) };
+        // Unsigned, 128 too large each; sums of eight in 64 bits.
+        let eights = _mm512_sad_epu8(_mm512_xor_si512(codes, flip), _mm512_setzero_si512());
+        let both = _mm512_add_epi64(eights, _mm512_shuffle_epi32::<0b01_00_11_10>(eights));
+        let both = _mm512_sub_epi64(both, _mm512_set1_epi64(16 * 128));
+        let four = _mm256_permutevar8x32_epi32(_mm512_cvtepi64_epi32(both), even);
+        // SAFETY: the chunk holds four sums.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), _mm256_castsi256_si128(four)) };
+    }
+}
