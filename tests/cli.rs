@@ -316,7 +316,17 @@ fn the_same_seed_gives_the_same_text() {
 
 #[test]
 fn the_fingerprint_does_not_depend_on_how_it_was_computed() {
-    for format in Format::ALL {
+    // Every kind of product; tests/forward.rs has all formats.
+    for format in [
+        Format::F32,
+        Format::F16,
+        Format::Bf16,
+        Format::Q8,
+        Format::Q4,
+        Format::Q4k,
+        Format::Q6k,
+        Format::Mxfp4,
+    ] {
         let model = TinyFile::new(Tiny {
             format,
             ..Tiny::default()

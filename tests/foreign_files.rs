@@ -1,6 +1,8 @@
 //! Writers of foreign formats for tests: GGUF and llama2.c files, valid or broken on purpose.
 
+use crate::ggml;
 use half::f16;
+use quern_kernels::Format;
 
 /// A GGUF file in the making; nothing is checked.
 #[derive(Clone, Default)]
@@ -183,6 +185,8 @@ pub enum Kind {
     Bf16,
     Q8_0,
     Q4_0,
+    /// The type that this format holds.
+    Blocks(Format),
 }
 
 impl Kind {
@@ -194,6 +198,7 @@ impl Kind {
             Kind::Q4_0 => 2,
             Kind::Q8_0 => 8,
             Kind::Bf16 => 30,
+            Kind::Blocks(format) => ggml::code(format),
         }
     }
 
@@ -223,6 +228,24 @@ impl Kind {
                     scale(b).into_iter().chain(codes).collect::<Vec<u8>>()
                 })
                 .collect(),
+            Kind::Blocks(format) => {
+                let (cols, bytes) = ggml::size(format);
+                assert!(row.len().is_multiple_of(cols), "{} columns", row.len());
+                let block = |b: &[f32]| {
+                    let mut block: Vec<u8> = (0..bytes)
+                        .map(|i| (b[i % cols].to_bits() >> (3 + i / cols)) as u8)
+                        .collect();
+                    for &at in ggml::halves(format) {
+                        let small = f16::from_f32(b[at % cols] * 0.002);
+                        block[at..at + 2].copy_from_slice(&small.to_le_bytes());
+                    }
+                    if format == Format::Mxfp4 {
+                        block[0] = 120 + block[0] % 4;
+                    }
+                    block
+                };
+                row.chunks(cols).flat_map(block).collect()
+            }
         }
     }
 
@@ -255,6 +278,11 @@ impl Kind {
                         .map(move |c| d * (f32::from(c) - 8.0))
                         .collect::<Vec<f32>>()
                 })
+                .collect(),
+            Kind::Blocks(format) => bytes
+                .chunks(ggml::size(format).1)
+                .flat_map(|b| ggml::decode(format, b))
+                .flat_map(|sub| sub.values(format))
                 .collect(),
         }
     }

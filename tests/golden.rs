@@ -31,6 +31,7 @@ pub fn import_folder(folder: &Path, quant: Quant) -> quern::error::Result<Arc<Mo
     let options = import::Options {
         tokenizer: None,
         quant,
+        tensors: &[],
         threads: 2,
         hashes: None,
     };

@@ -32,6 +32,7 @@ pub fn options(quant: Quant) -> Options<'static> {
     Options {
         tokenizer: None,
         quant,
+        tensors: &[],
         threads: 2,
         hashes: None,
     }
@@ -52,7 +53,7 @@ fn open(bytes: &[u8]) -> ModelFile {
 }
 
 /// All values of a stored tensor.
-fn stored(file: &ModelFile, key: TensorKey) -> Vec<f32> {
+pub fn stored(file: &ModelFile, key: TensorKey) -> Vec<f32> {
     let entry = file.entries().iter().find(|e| e.key == key);
     match entry.unwrap_or_else(|| panic!("no {key}")).shape {
         Shape::Vector(_) => file.vector(key).unwrap().to_vec(),
@@ -67,7 +68,7 @@ fn stored(file: &ModelFile, key: TensorKey) -> Vec<f32> {
     }
 }
 
-fn format_of(file: &ModelFile, key: TensorKey) -> Format {
+pub fn format_of(file: &ModelFile, key: TensorKey) -> Format {
     file.entries().iter().find(|e| e.key == key).unwrap().format
 }
 
@@ -105,7 +106,7 @@ fn key_of(name: &str) -> TensorKey {
 }
 
 /// Where a tensor of [`llama_gguf`] is stored.
-fn key_of_gguf(name: &str) -> TensorKey {
+pub fn key_of_gguf(name: &str) -> TensorKey {
     let name = name.strip_suffix(".weight").unwrap();
     let (layer, part) = match name.strip_prefix("blk.").and_then(|r| r.split_once('.')) {
         Some((layer, part)) => (layer.parse().unwrap(), part),
@@ -309,7 +310,7 @@ fn a_folder_and_its_gguf_give_the_same_file() {
 }
 
 /// The foreign row that is stored as row `i` of a projection with rotary heads.
-fn interleaved(i: usize, head_dim: usize) -> usize {
+pub fn interleaved(i: usize, head_dim: usize) -> usize {
     let (head, d) = (i / head_dim, i % head_dim);
     let half = head_dim / 2;
     head * head_dim + 2 * (d % half) + d / half

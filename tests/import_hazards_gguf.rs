@@ -173,8 +173,8 @@ fn dimensions_zero_and_minus_one() {
 #[test]
 fn tensor_types_that_are_not_read() {
     for (kind, name) in [
-        (12, "Q4_K"),
-        (14, "Q6_K"),
+        (16, "IQ2_XXS"),
+        (34, "TQ1_0"),
         (28, "F64"),
         (4, "number 4"),
         (u32::MAX, "number 4294967295"),
@@ -188,10 +188,12 @@ fn tensor_types_that_are_not_read() {
             "\"blk.0.x\"",
         );
     }
-    refuse_gguf(
-        &llama_metadata(TINY).info(b"t", &[33, 2], 8, 0),
-        "no whole blocks",
-    );
+    for (cols, kind) in [(33, 8), (32, 12), (128, 14), (48, 39)] {
+        refuse_gguf(
+            &llama_metadata(TINY).info(b"t", &[cols, 2], kind, 0),
+            "no whole blocks",
+        );
+    }
 }
 
 #[test]

@@ -52,13 +52,19 @@ fn place(header: &Header, name: &str) -> std::ops::Range<usize> {
     at(0)..at(1)
 }
 
+/// Kept, they are numbers; asked for, blocks with the very codes and scales.
 #[test]
 fn values_are_those_of_the_format() {
+    values_as(Quant::Keep, Format::Bf16);
+    values_as(Quant::To(Format::Mxfp4), Format::Mxfp4);
+}
+
+fn values_as(quant: Quant, format: Format) {
     let folder = edited(|_, _| {});
     let (header, data) = read(&folder.path().join("model.safetensors"));
     let codes = &data[place(&header, &format!("{GATE_UP}_blocks"))];
     let scales = &data[place(&header, &format!("{GATE_UP}_scales"))];
-    let file = import_folder(folder.path(), Quant::Keep).unwrap();
+    let file = import_folder(folder.path(), quant).unwrap();
     let mut compared = 0;
     // Rows of gate and up alternate; a row has two blocks.
     for (role, part) in [(Role::ExpertGate, 0), (Role::ExpertUp, 1)] {
@@ -67,7 +73,7 @@ fn values_are_those_of_the_format() {
             .position(|e| e.key.layer == 0 && e.key.role == role)
             .unwrap();
         let entry = &file.entries()[at];
-        assert_eq!(entry.format, Format::Bf16);
+        assert_eq!(entry.format, format);
         let Shape::Matrix { count, rows, cols } = entry.shape else {
             panic!("a stack");
         };
@@ -132,20 +138,26 @@ fn files_that_break_the_format() {
         let offsets = json!({"dtype": "U8", "shape": [1], "data_offsets": [end, end + 1]});
         h.insert("model.other".into(), offsets);
     });
-    refuse("NaN, expected a finite number", &|h, data| {
-        data[place(h, &scales).start] = 255
-    });
-    refuse("inf, expected a finite number", &|h, data| {
+    let no_number = |h: &mut Header, data: &mut Vec<u8>| data[place(h, &scales).start] = 255;
+    let too_large = |h: &mut Header, data: &mut Vec<u8>| {
         data[place(h, &scales).start] = 254;
         data[place(h, &blocks).start] = 0x77;
-    });
+    };
+    refuse("NaN, expected a finite number", &no_number);
+    refuse("inf, expected a finite number", &too_large);
+    for change in [&no_number as &dyn Fn(&mut Header, &mut Vec<u8>), &too_large] {
+        let refused = refusal(edited(change).path(), Quant::To(Format::Mxfp4));
+        check(&refused, "scale is not finite");
+    }
     // The largest exponent with the smallest value is a number.
     let folder = edited(|h, data| {
         data[place(h, &scales).start] = 254;
         let codes = place(h, &blocks).start;
         data[codes..codes + 16].fill(0x11);
     });
-    import_folder(folder.path(), Quant::Keep).unwrap();
+    for quant in [Quant::Keep, Quant::To(Format::Mxfp4)] {
+        import_folder(folder.path(), quant).unwrap();
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod foreign_files;
 mod format;
 mod forward;
 mod generation;
+#[path = "../kernels/tests/ggml.rs"]
+mod ggml;
 mod gguf;
 mod gguf_cases;
 mod gguf_cases_more;
@@ -25,6 +27,7 @@ mod gguf_writer;
 mod golden;
 mod golden_folders;
 mod import;
+mod import_blocks;
 mod import_cache;
 mod import_faults;
 mod import_hazards;

@@ -4,7 +4,7 @@ use super::output::{Stream, visible};
 use super::signals;
 use crate::convert::cache::{self, Cached};
 use crate::convert::import::{self, Options, Summary};
-use crate::convert::quantize::Quant;
+use crate::convert::quantize::{Quant, TensorQuant};
 use crate::error::{Error, Result};
 use crate::file::header::MAGIC;
 use crate::par::default_threads;
@@ -15,12 +15,13 @@ use std::time::Instant;
 
 /// Turn a foreign model into a weight file
 ///
-/// SRC is a Hugging Face folder (config.json and safetensors), a GGUF file (F32, F16, BF16, Q8_0, Q4_0, MXFP4), or a llama2.c checkpoint. The
+/// SRC is a Hugging Face folder (config.json and safetensors), a GGUF file (F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4), or a llama2.c checkpoint. The
 /// result appears under its name complete or not at all.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     quern import path/to/folder -o model.quern --quant q4\n  \
-    quern import model-q8_0.gguf -o model.quern\n  \
+    quern import model-Q4_K_M.gguf -o model.quern\n  \
+    quern import path/to/folder -o model.quern --quant q4k --quant-tensor head=q8\n  \
     quern import stories260K.bin --tokenizer tok512.bin -o stories.quern")]
 pub struct Args {
     /// The model: a folder, a .gguf or a .bin file
@@ -33,9 +34,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// How matrices are stored: all of them, the embedding and the head too; norms and biases are always f32. `keep` stores the values of
-    /// the source unchanged
+    /// the source unchanged; q4k and q5k are mixes with q6k where errors do the most harm, mxfp4 keeps embedding and head in q8
     #[arg(long, value_name = "FORMAT", default_value = "keep", value_parser = quant)]
     pub quant: Quant,
+    /// Store the matrices whose name matches in TYPE instead; may be repeated, the last match counts. The pattern (* and ?) is compared with
+    /// the name in `quern inspect --tensors`, with its last part, and with the names in the source
+    #[arg(long, value_name = "PATTERN=TYPE", value_parser = TensorQuant::parse)]
+    pub quant_tensor: Vec<TensorQuant>,
     /// Replace an existing file that is no weight file
     #[arg(long)]
     pub force: bool,
@@ -60,6 +65,7 @@ pub fn run(args: Args) -> Result<()> {
     let options = Options {
         tokenizer: args.tokenizer.as_deref(),
         quant: args.quant,
+        tensors: &args.quant_tensor,
         threads,
         hashes: None,
     };
@@ -124,6 +130,9 @@ pub fn resolve_model(path: &Path) -> Result<PathBuf> {
 fn report(summary: &Summary, out: &Path, start: Instant) {
     for (name, reason) in &summary.skipped {
         eprintln_line(&format!("quern: left out {name:?}: {reason}"));
+    }
+    for note in &summary.notes {
+        eprintln_line(&format!("quern: {note}"));
     }
     if !summary.tokenizer {
         eprintln_line("quern: no tokenizer was found: the model can only be run with --ids");

@@ -155,6 +155,7 @@ impl Pending {
         let options = Options {
             tokenizer: None,
             quant: Quant::Keep,
+            tensors: &[],
             threads,
             hashes: Some(&self.hashes),
         };

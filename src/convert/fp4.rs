@@ -12,17 +12,6 @@ pub const VALUES: [f32; 16] = [
     0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
 ];
 
-/// Values of blocks as GGUF has them, appended to `out`: of 17 bytes the first is the exponent; byte j of the others has element j in the low nibble
-/// and element j + 16 in the high one.
-pub fn widen(bytes: &[u8], out: &mut Vec<f32>) {
-    for block in bytes.chunks_exact(17) {
-        let scale = scale(block[0]);
-        let value = |code: u8| VALUES[usize::from(code)] * scale;
-        out.extend(block[1..].iter().map(|&c| value(c & 15)));
-        out.extend(block[1..].iter().map(|&c| value(c >> 4)));
-    }
-}
-
 /// `2^(e - 127)`.
 pub fn scale(e: u8) -> f32 {
     match e {
@@ -44,18 +33,6 @@ mod tests {
             assert_eq!(f64::from(scale(e)), 2f64.powi(i32::from(e) - 127));
         }
         assert!(scale(255).is_nan());
-    }
-
-    #[test]
-    fn a_block_of_gguf() {
-        let mut block = [0u8; 17];
-        block[0] = 128;
-        (block[1], block[16]) = (0x91, 0x7f);
-        let mut out = Vec::new();
-        widen(&block, &mut out);
-        assert_eq!(out.len(), 32);
-        assert_eq!((out[0], out[16]), (1.0, -1.0));
-        assert_eq!((out[15], out[31]), (-12.0, 12.0));
     }
 
     #[test]

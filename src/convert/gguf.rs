@@ -10,7 +10,7 @@
 //! Every length is compared with what is left of the file before anything is allocated for it, so that memory is proportional
 //! to the file. Names and keys must be printable: two keys that differ in invisible bytes are an attack, not a model.
 
-use super::source::{Dtype, SourceFile, Tensor, Tensors, zeroed};
+use super::source::{BLOCK_TYPES, Dtype, SourceFile, Tensor, Tensors, readable_types, zeroed};
 use crate::error::{Error, Result};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashSet};
@@ -539,11 +539,11 @@ fn tensor(c: &mut Cursor) -> Result<Tensor> {
     let dtype = match code {
         0 => Dtype::F32,
         1 => Dtype::F16,
-        2 => Dtype::Q4_0,
-        8 => Dtype::Q8_0,
         30 => Dtype::Bf16,
-        39 => Dtype::Mxfp4,
-        _ => Dtype::Other(type_name(code)),
+        _ => match BLOCK_TYPES.iter().find(|(c, ..)| *c == code) {
+            Some((_, _, format)) => Dtype::Blocks(*format),
+            None => Dtype::Other(type_name(code)),
+        },
     };
     let values = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     if values.is_none_or(|n| i64::try_from(n).is_err()) {
@@ -553,7 +553,8 @@ fn tensor(c: &mut Cursor) -> Result<Tensor> {
     }
     if let Dtype::Other(kind) = &dtype {
         return Err(Error::invalid(format_args!(
-            "tensor {name:?} has type {kind}, expected F32, F16, BF16, Q8_0, Q4_0 or MXFP4"
+            "tensor {name:?} has type {kind}, expected one of {}",
+            readable_types()
         )));
     }
     let (inner, outer) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);
@@ -608,24 +609,14 @@ fn place(list: &mut [Tensor], data: u64, file_len: u64) -> Result<()> {
 /// The name of a type that is not read, from the list in ggml.h.
 fn type_name(code: u32) -> String {
     let name = match code {
-        3 => "Q4_1",
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",

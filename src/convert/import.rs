@@ -7,7 +7,7 @@
 use super::chat;
 use super::foreign::Foreign;
 use super::open::open;
-use super::quantize::{self, Bound, Quant};
+use super::quantize::{self, Bound, Quant, TensorQuant};
 use super::source::SourceFile;
 use super::vocabulary;
 use crate::error::{Error, Result};
@@ -26,6 +26,8 @@ pub struct Options<'a> {
     pub tokenizer: Option<&'a Path>,
     /// How matrices are stored.
     pub quant: Quant,
+    /// How some of them are stored instead; of several that match a matrix the last one counts.
+    pub tensors: &'a [TensorQuant],
     /// Threads that convert; hashing the sources takes one more.
     pub threads: usize,
     /// BLAKE3 of the model's files in the order of [`Foreign::files`], where they are known already.
@@ -47,6 +49,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Foreign tensors that were left out, with the reason.
     pub skipped: Vec<(String, &'static str)>,
+    /// Where formats are not those that were asked for, and why.
+    pub notes: Vec<String>,
     /// Whether a tokenizer is in the file.
     pub tokenizer: bool,
     /// What is wrong with the chat template, if it cannot be used.
@@ -122,7 +126,7 @@ struct Prepared<'f> {
 
 impl<'f> Prepared<'f> {
     fn new(foreign: &'f Foreign, plan: &'f Plan, options: &Options) -> Result<Self> {
-        let bound = quantize::bind(plan, &foreign.tensors, options.quant)
+        let bound = quantize::bind(plan, &foreign.tensors, options.quant, options.tensors)
             .map_err(|e| e.at(&foreign.place))?;
         let tokenizer = vocabulary::prepare(foreign, options.tokenizer, plan.spec.vocab_size)?;
         let chat = chat::prepare(&foreign.chat, &tokenizer);
@@ -174,7 +178,11 @@ impl<'f> Prepared<'f> {
         meta.set(key::SOURCE_HASHES, Value::Strings(hex));
         let version = concat!("quern ", env!("CARGO_PKG_VERSION"));
         meta.set(key::IMPORTER, text(version));
-        meta.set(key::QUANT, text(options.quant.name()));
+        let overrides = options.tensors.iter().map(TensorQuant::text);
+        let asked: Vec<String> = std::iter::once(options.quant.name().to_owned())
+            .chain(overrides)
+            .collect();
+        meta.set(key::QUANT, text(&asked.join(", ")));
         self.chat.record(&mut meta);
         let tok = &self.tokenizer;
         let id = |meta: &mut Meta, key: &str, id: Option<u32>| {
@@ -263,6 +271,7 @@ impl<'f> Prepared<'f> {
             weights: items.iter().map(|i| weights(i.tensor.shape)).sum(),
             bytes: total,
             skipped: self.bound.skipped.clone(),
+            notes: self.bound.notes.clone(),
             tokenizer: !self.tokenizer.bytes.is_empty(),
             template_fault: self.chat.fault.clone(),
         })

@@ -97,4 +97,35 @@ impl<'a> Mxfp4<'a> {
         }
         Ok(())
     }
+
+    /// The same rows as blocks of GGUF, which has the exponent first and then elements j and j + 16 in byte j.
+    ///
+    /// # Errors
+    /// I/O, memory.
+    ///
+    /// # Panics
+    /// If the rows are not within the tensor.
+    pub fn read_blocks(
+        &self,
+        tensors: &Tensors,
+        first: u64,
+        count: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let per_row = self.blocks_per_row();
+        let (from, blocks) = (first * per_row, (count * per_row) as usize);
+        let (mut scales, mut codes) = (Vec::new(), Vec::new());
+        tensors.read_bytes(self.scales, from, blocks, &mut scales)?;
+        let len = blocks * BLOCK_BYTES as usize;
+        tensors.read_bytes(self.codes, from * BLOCK_BYTES, len, &mut codes)?;
+        out.clear();
+        out.try_reserve_exact(blocks + len)
+            .map_err(|_| crate::error::out_of_memory("rows of a tensor", blocks + len))?;
+        for (scale, codes) in scales.iter().zip(codes.chunks_exact(BLOCK_BYTES as usize)) {
+            out.push(*scale);
+            let code = |i: usize| codes[i / 2] >> (i % 2 * 4) & 15;
+            out.extend((0..16).map(|j| code(j) | code(j + 16) << 4));
+        }
+        Ok(())
+    }
 }

@@ -71,6 +71,25 @@ impl Part<'_> {
     }
 }
 
+impl Part<'_> {
+    /// Rows of the foreign tensor as blocks of GGUF into `out`; the tensor has such blocks.
+    ///
+    /// # Errors
+    /// I/O, memory.
+    pub fn read_blocks(
+        &self,
+        tensors: &Tensors,
+        first: u64,
+        count: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        match &self.form {
+            Form::Mxfp4(blocks) => blocks.read_blocks(tensors, first, count, out),
+            Form::Rows | Form::Columns(_) => tensors.read_blocks(self.tensor, first, count, out),
+        }
+    }
+}
+
 /// The last dimension but one of a matrix or a stack, which are its inputs where it is transposed.
 pub fn inputs(t: &Tensor) -> u64 {
     match t.shape[..] {

@@ -3,6 +3,8 @@
 //! A chunk is a run of panels of one matrix, or a whole vector. Every worker makes every n-th chunk and hands it over through a channel of
 //! its own with room for one, so the chunks arrive in file order and at most three per worker are in memory.
 
+use super::choice::fitting;
+pub use super::choice::{Quant, TensorQuant};
 use super::mxfp4::Mxfp4;
 use super::parts::{Columns, Form, Part, Picked, inputs, part_of, runs};
 use super::source::{Dtype, Tensor, Tensors};
@@ -10,39 +12,8 @@ use crate::error::{Error, Result};
 use quern_kernels::{Format, PANEL_ROWS};
 use quern_models::plan::{Layout, Plan, Rows};
 use quern_models::spec::{Shape, TensorSpec};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::sync_channel;
-
-/// What `--quant` asks for. Only matrices are quantized: every matrix of the model (also the embedding and the head); vectors, that
-/// is norms and biases, are always f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quant {
-    /// The format of the source where there is one of the same values, else f32.
-    Keep,
-    /// One format for all matrices.
-    To(Format),
-}
-
-impl Quant {
-    /// All spellings.
-    pub const NAMES: [&str; 6] = ["keep", "f32", "f16", "bf16", "q8", "q4"];
-
-    /// From the spelling on the command line.
-    pub fn by_name(name: &str) -> Option<Quant> {
-        match name {
-            "keep" => Some(Quant::Keep),
-            _ => Format::by_name(name).map(Quant::To),
-        }
-    }
-
-    /// The spelling on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Quant::Keep => "keep",
-            Quant::To(format) => format.name(),
-        }
-    }
-}
 
 /// One stored tensor and what it is made of.
 pub struct Item<'a> {
@@ -61,13 +32,24 @@ pub struct Bound<'a> {
     pub items: Vec<Item<'a>>,
     /// Foreign tensors that are left out, with the reason.
     pub skipped: Vec<(String, &'static str)>,
+    /// Where the formats are not those that were asked for, and why.
+    pub notes: Vec<String>,
 }
 
 /// Joins the plan with the tensors and chooses formats.
 ///
 /// # Errors
-/// A foreign tensor is missing, has another shape, is used in part, or is neither used nor skipped; all of them are named.
-pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bound<'a>> {
+/// A foreign tensor is missing, has another shape, is used in part, or is neither used nor skipped; all of them are named. Usage: an override is about no
+/// matrix.
+pub fn bind<'a>(
+    plan: &'a Plan,
+    tensors: &'a Tensors,
+    quant: Quant,
+    overrides: &[TensorQuant],
+) -> Result<Bound<'a>> {
+    let mut matched = vec![false; overrides.len()];
+    // Formats asked for and taken, and columns, with how many tensors.
+    let mut changed: BTreeMap<(&str, &str, usize), usize> = BTreeMap::new();
     let sources: HashMap<_, _> = plan.tensors.iter().map(|t| (t.key, &t.sources)).collect();
     let mut used: HashMap<&str, Vec<bool>> = HashMap::new();
     let mut items = Vec::new();
@@ -167,7 +149,37 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
                 )),
             });
         }
-        let (format, verbatim) = choose(&parts, tensors, tensor.shape, quant)?;
+        let same = same_format(&parts, tensors)?;
+        // Of two tensors of 4-bit floats, products with f32 activations are kept; asked for, the blocks are as well.
+        let blocks = match same {
+            Format::Bf16 if parts.iter().all(|p| matches!(p.form, Form::Mxfp4(_))) => Format::Mxfp4,
+            same => same,
+        };
+        let (format, verbatim) = match tensor.shape {
+            Shape::Vector(_) => (Format::F32, false),
+            Shape::Matrix { cols, .. } => {
+                let key = tensor.key.to_string();
+                let names = || parts.iter().map(|p| p.tensor.shown.as_str());
+                let mut wanted = quant.format(&plan.spec, tensor.key);
+                for (one, matched) in overrides.iter().zip(&mut matched) {
+                    if one.matches(&key, names()) {
+                        wanted = one.format();
+                        *matched = true;
+                    }
+                }
+                let wanted = wanted.unwrap_or(same);
+                let fit = match wanted == blocks {
+                    true => blocks,
+                    false => fitting(wanted, cols as usize),
+                };
+                if fit != wanted {
+                    *changed
+                        .entry((wanted.name(), fit.name(), cols as usize))
+                        .or_default() += 1;
+                }
+                (fit, fit == blocks && fit.gguf_block().is_some())
+            }
+        };
         items.push(Item {
             tensor,
             format,
@@ -210,7 +222,20 @@ pub fn bind<'a>(plan: &'a Plan, tensors: &'a Tensors, quant: Quant) -> Result<Bo
             list_of(unknown)
         )));
     }
-    Ok(Bound { items, skipped })
+    if let Some((one, _)) = overrides.iter().zip(matched).find(|(_, matched)| !matched) {
+        return Err(Error::usage(format_args!(
+            "--quant-tensor {:?} is about no matrix of this model; `quern inspect --tensors` lists their names",
+            one.text()
+        )));
+    }
+    let notes = changed.into_iter().map(|((wanted, fit, cols), n)| {
+        format!("{n} matrices are {fit} instead of {wanted}, which would pad their {cols} columns to a multiple of 256")
+    });
+    Ok(Bound {
+        items,
+        skipped,
+        notes: notes.collect(),
+    })
 }
 
 /// At most eight names, then how many more.
@@ -261,37 +286,23 @@ fn shape_error(t: &Tensor, rows: u64, cols: u64) -> Error {
     ))
 }
 
-/// The format of the stored tensor, and whether the codes and scales of its sources can be taken over as they are.
-fn choose(parts: &[Part], tensors: &Tensors, shape: Shape, quant: Quant) -> Result<(Format, bool)> {
-    if let Shape::Vector(_) = shape {
-        return Ok((Format::F32, false));
-    }
-    // The format that holds the values of all parts without change.
+/// The format that holds the values of all parts without change.
+fn same_format(parts: &[Part], tensors: &Tensors) -> Result<Format> {
     let mut same = None;
     for part in parts {
         let own = match part.tensor.dtype {
             Dtype::F16 => Format::F16,
             Dtype::Bf16 => Format::Bf16,
-            Dtype::Q8_0 => Format::Q8,
-            Dtype::Q4_0 => Format::Q4,
+            Dtype::Blocks(format) => format,
             Dtype::Groups(_) if tensors.groups_are_blocks(part.tensor)? => Format::Q8,
-            // A bf16 holds every value of such a block.
             Dtype::U8 if matches!(part.form, Form::Mxfp4(_)) => Format::Bf16,
-            Dtype::Mxfp4 => Format::Bf16,
             Dtype::F32 | Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => Format::F32,
         };
-        let turned =
-            matches!(part.form, Form::Columns(_)) && matches!(own, Format::Q8 | Format::Q4);
+        let turned = matches!(part.form, Form::Columns(_)) && own.gguf_block().is_some();
         let changed = !part.source.unchanged() || turned || same.is_some_and(|f| f != own);
         same = Some(if changed { Format::F32 } else { own });
     }
-    let same = same.unwrap_or(Format::F32);
-    let format = match quant {
-        Quant::Keep => same,
-        Quant::To(format) => format,
-    };
-    let verbatim = format == same && matches!(format, Format::Q8 | Format::Q4);
-    Ok((format, verbatim))
+    Ok(same.unwrap_or(Format::F32))
 }
 
 /// A run of panels of one matrix, or a whole vector.
@@ -478,16 +489,16 @@ impl Scratch {
         self.blocks.clear();
         let mut row_bytes = 0;
         for run in runs(&item.parts, first, count) {
-            let t = run.part.tensor;
+            let part = run.part;
             match run.rows {
                 Picked::Span(from, n) => {
-                    tensors.read_blocks(t, from, n, &mut self.raw)?;
+                    part.read_blocks(tensors, from, n, &mut self.raw)?;
                     row_bytes = self.raw.len() / n as usize;
                     self.blocks.extend_from_slice(&self.raw);
                 }
                 Picked::List(list, low, high) => {
                     let n = high - low + 1;
-                    tensors.read_blocks(t, low, n, &mut self.raw)?;
+                    part.read_blocks(tensors, low, n, &mut self.raw)?;
                     row_bytes = self.raw.len() / n as usize;
                     for &r in list {
                         let at = (u64::from(r) - low) as usize * row_bytes;
@@ -509,6 +520,10 @@ fn largest(format: Format) -> f32 {
         Format::Bf16 => f32::from_bits(0x7f7f_7fff),
         Format::Q8 => 65504.0 * 127.0,
         Format::Q4 => 65504.0 * 8.0,
+        // Its largest power of two times 6 is beyond f32.
+        Format::Mxfp4 => f32::MAX,
+        // The greatest f16: a minimum cannot be larger.
+        _ => 65504.0,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use half::{bf16, f16};
+use quern_kernels::Format;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
@@ -136,6 +137,29 @@ pub fn zeroed(len: usize, what: &str) -> Result<Vec<u8>> {
     Ok(v)
 }
 
+/// Types of blocks in GGUF: number, name, and the format that has the same codes and scales.
+pub const BLOCK_TYPES: [(u32, &str, Format); 13] = [
+    (2, "Q4_0", Format::Q4),
+    (3, "Q4_1", Format::Q4m),
+    (6, "Q5_0", Format::Q5),
+    (7, "Q5_1", Format::Q5m),
+    (8, "Q8_0", Format::Q8),
+    (10, "Q2_K", Format::Q2k),
+    (11, "Q3_K", Format::Q3k),
+    (12, "Q4_K", Format::Q4k),
+    (13, "Q5_K", Format::Q5k),
+    (14, "Q6_K", Format::Q6k),
+    (20, "IQ4_NL", Format::Iq4nl),
+    (23, "IQ4_XS", Format::Iq4xs),
+    (39, "MXFP4", Format::Mxfp4),
+];
+
+/// All types that are read, for messages.
+pub fn readable_types() -> String {
+    let blocks = BLOCK_TYPES.map(|(_, name, _)| name).join(", ");
+    format!("F32, F16, BF16, {blocks}")
+}
+
 /// How a foreign tensor's values are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dtype {
@@ -145,12 +169,8 @@ pub enum Dtype {
     F16,
     /// The upper half of an f32.
     Bf16,
-    /// GGUF: blocks of 32 values, f16 scale and 32 signed bytes.
-    Q8_0,
-    /// GGUF: blocks of 32 values, f16 scale and 32 nibbles around 8.
-    Q4_0,
-    /// GGUF: blocks of 32 values, an exponent and 32 floats of 4 bits.
-    Mxfp4,
+    /// Blocks of GGUF that this format holds without loss.
+    Blocks(Format),
     /// llama2.c version 2: all values as signed bytes, then one f32 scale per group of so many values.
     Groups(u32),
     /// Bytes that mean something only beside another tensor.
@@ -166,9 +186,11 @@ impl Dtype {
             Dtype::F32 => "F32".into(),
             Dtype::F16 => "F16".into(),
             Dtype::Bf16 => "BF16".into(),
-            Dtype::Q8_0 => "Q8_0".into(),
-            Dtype::Q4_0 => "Q4_0".into(),
-            Dtype::Mxfp4 => "MXFP4".into(),
+            Dtype::Blocks(format) => {
+                let mut types = BLOCK_TYPES.iter();
+                let found = types.find(|(_, _, f)| f == format);
+                found.map_or(format.name(), |(_, name, _)| name).into()
+            }
             Dtype::Groups(n) => format!("Q8 in groups of {n}").into(),
             Dtype::U8 => "U8".into(),
             Dtype::Other(name) => name.into(),
@@ -180,9 +202,10 @@ impl Dtype {
         Some(match self {
             Dtype::F32 => (1, 4),
             Dtype::F16 | Dtype::Bf16 => (1, 2),
-            Dtype::Q8_0 => (32, 34),
-            Dtype::Q4_0 => (32, 18),
-            Dtype::Mxfp4 => (32, 17),
+            Dtype::Blocks(format) => {
+                let (values, bytes) = format.gguf_block()?;
+                (values as u64, bytes as u64)
+            }
             Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => return None,
         })
     }
@@ -521,10 +544,11 @@ fn missing(name: &str) -> Error {
 
 fn unreadable(t: &Tensor) -> Error {
     Error::invalid(format_args!(
-        "tensor {:?} has type {} and {} columns, expected F32, F16, BF16, or Q8_0, Q4_0 or MXFP4 in whole blocks",
+        "tensor {:?} has type {} and {} columns, expected one of {} in whole blocks",
         t.shown,
         t.dtype.name(),
-        t.stored_cols()
+        t.stored_cols(),
+        readable_types()
     ))
 }
 
@@ -547,20 +571,13 @@ fn widen(dtype: &Dtype, bytes: &[u8], out: &mut Vec<f32>) {
                 .chunks_exact(2)
                 .map(|b| bf16::from_bits(two(b)).to_f32()),
         ),
-        Dtype::Q8_0 => {
-            for block in bytes.chunks_exact(34) {
-                let scale = f16::from_bits(two(block)).to_f32();
-                out.extend(block[2..].iter().map(|&c| scale * f32::from(c as i8)));
-            }
-        }
-        Dtype::Mxfp4 => super::fp4::widen(bytes, out),
-        Dtype::Q4_0 => {
-            for block in bytes.chunks_exact(18) {
-                let scale = f16::from_bits(two(block)).to_f32();
-                let value = |code: u8| scale * (f32::from(code) - 8.0);
-                out.extend(block[2..].iter().map(|&c| value(c & 15)));
-                out.extend(block[2..].iter().map(|&c| value(c >> 4)));
-            }
+        Dtype::Blocks(format) => {
+            let Some((values, size)) = format.gguf_block() else {
+                unreachable!("{} has no blocks", format.name())
+            };
+            let at = out.len();
+            out.resize(at + bytes.len() / size * values, 0.0);
+            format.gguf_values(bytes, &mut out[at..]);
         }
         Dtype::Groups(_) | Dtype::U8 | Dtype::Other(_) => unreachable!("has no rows of its own"),
     }

@@ -139,8 +139,10 @@ pub fn decode(bytes: &[u8], tensors: &[TensorSpec], data_offset: u64) -> Result<
     for (i, (stored, tensor)) in stored.iter().zip(tensors).enumerate() {
         let Some(format) = Format::from_code(stored[3]) else {
             return Err(Error::invalid(format_args!(
-                "tensor table: entry {i} ({}): format {} is not known",
-                tensor.key, stored[3]
+                "tensor table: entry {i} ({}): format {} is not known, expected 0 to {}: a newer quern may have written this file",
+                tensor.key,
+                stored[3],
+                Format::ALL.len() - 1
             )));
         };
         let (entry, next) = Entry::place(tensor, format, offset)
