@@ -1,5 +1,6 @@
 //! From a prompt to text: what is asked for, who takes part, what comes of it. The loop itself is [`decode`], what outlives it [`Session`].
 
+pub mod course;
 pub mod decode;
 pub mod draft;
 pub mod embed;
@@ -11,6 +12,7 @@ pub mod stops;
 pub mod stored;
 pub mod structure;
 
+pub use course::{Course, Parts};
 pub use decode::Generation;
 pub use draft::{DraftModel, Limits, Speculation};
 pub use pace::Pace;
@@ -283,27 +285,25 @@ pub fn check_context(what: &str, tokens: usize, context: usize) -> Result<()> {
     Ok(())
 }
 
-/// A new sequence for `prompt` tokens; its source, where the model has an encoder, has been encoded.
+/// Readies a new sequence for `prompt` tokens: its source, where the model has an encoder, has been encoded.
 ///
 /// # Errors
 /// A source that is missing, or one for a model without an encoder (usage), or longer than the context (limit), or with an id beyond the
 /// vocabulary; a model file that changed.
-fn begin(
+pub fn begin(
     engine: &mut Engine,
+    mut sequence: Sequence,
     source: Option<&[u32]>,
     prompt: usize,
     context: usize,
-    kv: KvType,
 ) -> Result<Sequence> {
-    let model = engine.model().clone();
-    let mut sequence = model.new_sequence(kv);
     sequence.set_prompt_len(prompt);
     match (source, sequence.source()) {
         (Some(ids), _) => {
             check_context("the source", ids.len(), context)?;
             let seq = &mut sequence;
             engine.encode(&mut [Source { seq, ids }])?;
-            model.file().check_unchanged()?;
+            engine.model().file().check_unchanged()?;
         }
         (None, Some(_)) => return Err(Error::usage("this model's encoder needs a source")),
         (None, None) => {}

@@ -104,7 +104,8 @@ pub fn score(
     let kernels = engine.kernels();
     let rows = LOGITS_BYTES / (4 * model.spec().vocab_size as usize);
     let chunk = chunk.min(rows).max(1);
-    let mut sequence = begin(engine, source, ids.len(), context, kv)?;
+    let sequence = engine.model().new_sequence(kv);
+    let mut sequence = begin(engine, sequence, source, ids.len(), context)?;
     let mut expected: Option<f64> = None;
     let mut sum = 0.0;
     let mut pos = 0;

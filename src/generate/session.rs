@@ -101,7 +101,8 @@ impl Session {
                 return Ok(Reused { ids, source });
             }
         }
-        let sequence = begin(engine, source, prompt.len(), context, kv)?;
+        let sequence = engine.model().new_sequence(kv);
+        let sequence = begin(engine, sequence, source, prompt.len(), context)?;
         self.held = Some(Held {
             sequence,
             source: source.map(<[u32]>::to_vec),

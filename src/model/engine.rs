@@ -227,8 +227,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Checks new ids of a sequence that has `start` already.
-    pub(super) fn check_ids(&self, ids: &[u32], start: usize) -> Result<()> {
+    /// Checks ids that are to join a sequence of `start` tokens.
+    ///
+    /// # Errors
+    /// Usage: there are none. Invalid: one is not in the vocabulary. Limit: the model has not learned so many positions.
+    pub fn check_ids(&self, ids: &[u32], start: usize) -> Result<()> {
         let spec = self.model.spec();
         let vocab = spec.vocab_size;
         if ids.is_empty() {
