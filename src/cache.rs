@@ -10,21 +10,31 @@
 //! Pages sit at absolute positions (page p holds 64p .. 64p+63), so that the order of the arithmetic does not depend on how a sequence was
 //! cut into passes. A windowed layer drops pages that no later query can see. Every head has a lock of its own: in one phase each head is
 //! written by one job, in the next read by many.
+//!
+//! Sequences that begin alike may share pages ([`Sequence::fork`]): one that is about to be written is copied first if another sequence has it too.
 
-use crate::bytes::AlignedBytes;
 use crate::error::{Error, Result};
 use quern_kernels::{Kernels, KvType};
 use std::collections::VecDeque;
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
+mod page;
 mod state;
 mod store;
+#[cfg(test)]
+mod tests;
+
+pub use page::Meter;
+use page::Page;
 
 use state::Mark;
 pub use state::{State, StateShape};
 
 /// Positions of a page: four tiles, 8 to 32 KiB of K and V for usual heads, so that short sequences stay small.
 pub const PAGE: usize = 64;
+
+/// Tokens of one pass that [`Sequence::bytes_for`] reckons with.
+const PASS: usize = 512;
 
 /// Positions of a K tile: the lanes of the score kernel.
 pub const TILE: usize = 16;
@@ -67,14 +77,15 @@ pub struct HeadCache {
     shape: KvShape,
     first_page: usize,
     /// 64 positions each: K tiles, then V rows.
-    pages: VecDeque<AlignedBytes>,
+    pages: VecDeque<Arc<Page>>,
 }
 
 impl HeadCache {
     /// Stores the key and value of one position, whose page must have been reserved.
     pub fn store(&mut self, kernels: &Kernels, position: usize, k: &[f32], v: &[f32]) {
         let shape = self.shape;
-        let page = &mut self.pages[position / PAGE - self.first_page];
+        let page = Arc::get_mut(&mut self.pages[position / PAGE - self.first_page]);
+        let page = page.expect("a page that is written was made the sequence's own");
         let at = position % PAGE;
         let (keys, values) = page.as_mut().split_at_mut(shape.k_bytes());
         let tile = shape.k_tile_bytes();
@@ -93,8 +104,8 @@ impl HeadCache {
         let shape = &self.shape;
         let at = position % PAGE;
         let count = (PAGE - at).min(end - position);
-        let page = self.pages[position / PAGE - self.first_page].as_ref();
-        let (keys, values) = page.split_at(shape.k_bytes());
+        let page = &self.pages[position / PAGE - self.first_page];
+        let (keys, values) = page.bytes().split_at(shape.k_bytes());
         let tiles = count.div_ceil(TILE);
         let k = &keys[at / TILE * shape.k_tile_bytes()..][..tiles * shape.k_tile_bytes()];
         let v = &values[at * shape.v_row_bytes()..][..count * shape.v_row_bytes()];
@@ -134,8 +145,8 @@ impl KvCache {
         self.heads[head].read().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Drops what nobody can see from position `len` on and makes room for positions `len .. len + more`.
-    fn reserve(&mut self, len: usize, more: usize) -> Result<()> {
+    /// Drops what nobody can see from position `len` on and makes room for positions `len .. len + more`, in pages that nobody else has.
+    fn reserve(&mut self, len: usize, more: usize, meter: &Meter) -> Result<()> {
         let keep = self.shape.window.map_or(0, |w| (len + 1).saturating_sub(w)) / PAGE;
         let end = (len + more).div_ceil(PAGE);
         for head in &mut self.heads {
@@ -144,9 +155,17 @@ impl KvCache {
                 head.pages.pop_front();
                 head.first_page += 1;
             }
+            // The page that the next position goes to, if it has been begun.
+            if more > 0
+                && let Some(at) = (len / PAGE).checked_sub(head.first_page)
+                && let Some(page) = head.pages.get_mut(at)
+                && Arc::get_mut(page).is_none()
+            {
+                *page = Arc::new(page.copy(meter)?);
+            }
             while head.first_page + head.pages.len() < end {
-                let page = AlignedBytes::zeroed(self.shape.page_bytes(), "the KV cache")?;
-                head.pages.push_back(page);
+                let page = Page::new(self.shape.page_bytes(), meter)?;
+                head.pages.push_back(Arc::new(page));
             }
         }
         Ok(())
@@ -166,6 +185,33 @@ impl KvCache {
             head.pages
                 .truncate(len.div_ceil(PAGE).saturating_sub(head.first_page));
         }
+    }
+
+    /// Bytes that [`KvCache::reserve`] takes.
+    fn growth(&self, len: usize, more: usize) -> usize {
+        let end = (len + more).div_ceil(PAGE);
+        let pages = self.heads.iter().map(|head| {
+            let head = head.read().unwrap_or_else(|e| e.into_inner());
+            let new = end.saturating_sub(head.first_page + head.pages.len());
+            let at = (len / PAGE).checked_sub(head.first_page);
+            let begun = at.and_then(|at| head.pages.get(at));
+            let shared = begun.is_some_and(|page| Arc::strong_count(page) > 1);
+            new + usize::from(shared && more > 0)
+        });
+        pages.sum::<usize>() * self.shape.page_bytes()
+    }
+
+    /// A cache that has the first `len` positions, or those of them that later ones see.
+    fn fork(&self, len: usize) -> KvCache {
+        let fork = KvCache::new(self.shape);
+        for (head, fork) in self.heads.iter().zip(&fork.heads) {
+            let head = head.read().unwrap_or_else(|e| e.into_inner());
+            let mut fork = fork.write().unwrap_or_else(|e| e.into_inner());
+            let pages = len.div_ceil(PAGE).saturating_sub(head.first_page);
+            fork.first_page = head.first_page;
+            fork.pages.extend(head.pages.iter().take(pages).cloned());
+        }
+        fork
     }
 
     fn clear(&mut self) {
@@ -188,6 +234,8 @@ impl KvCache {
 
 /// The state of one sequence of tokens in one model.
 pub struct Sequence {
+    /// Counts the memory of its caches.
+    meter: Meter,
     len: usize,
     prompt_len: usize,
     /// Positions that the tokens so far were computed for, where that matters.
@@ -212,6 +260,7 @@ impl Sequence {
         keep_ids: bool,
     ) -> Sequence {
         Sequence {
+            meter: Meter::default(),
             len: 0,
             prompt_len: 0,
             counted: 0,
@@ -375,12 +424,81 @@ impl Sequence {
         Ok(())
     }
 
+    /// Another sequence that begins with the first `len` tokens of this one, which is where [`Sequence::nearest`] can go back to. It shares the pages of
+    /// caches, and has states of its own.
+    ///
+    /// # Errors
+    /// As [`Sequence::truncate`]; not enough memory.
+    pub fn fork(&mut self, len: usize) -> Result<Sequence> {
+        if self.nearest(len) != len {
+            return Err(Error::limit(format_args!(
+                "cannot begin another sequence with {len} of {} tokens: what they left is not kept",
+                self.len
+            )));
+        }
+        let mut states: Vec<State> = self.states.iter().map(State::like).collect();
+        if len > 0 && !states.is_empty() {
+            states.iter_mut().try_for_each(State::reserve)?;
+            match self.marks.iter().find(|m| m.len == len) {
+                Some(mark) => mark.restore(&mut states),
+                None => Mark::of(&mut self.states, len, Vec::new())?.restore(&mut states),
+            }
+        }
+        let source = match &mut self.source {
+            None => None,
+            Some(source) => Some(Box::new(source.fork(source.len)?)),
+        };
+        Ok(Sequence {
+            meter: self.meter.clone(),
+            len,
+            prompt_len: self.prompt_len,
+            counted: if len > 0 { self.counted } else { 0 },
+            ids: self.ids.as_ref().map(|ids| ids[..len].to_vec()),
+            caches: self.caches.iter().map(|cache| cache.fork(len)).collect(),
+            states,
+            marks: Vec::new(),
+            spare: Vec::new(),
+            source,
+        })
+    }
+
+    /// Whether what it was after fewer tokens can only be had where [`Sequence::mark`] or [`Sequence::fork`] kept it at the time.
+    pub fn moves_on(&self) -> bool {
+        !self.states.is_empty() || self.caches.iter().any(|c| c.shape.window.is_some())
+    }
+
+    /// Lets a meter count the memory of this sequence, which is empty, and of its source.
+    pub fn meter_with(&mut self, meter: &Meter) {
+        self.meter = meter.clone();
+        if let Some(source) = &mut self.source {
+            source.meter_with(meter);
+        }
+    }
+
+    /// Bytes that a sequence like this needs at most for `len` tokens, if it shares nothing.
+    pub fn bytes_for(&self, len: usize) -> usize {
+        let caches = self.caches.iter().map(|cache| {
+            let shape = &cache.shape;
+            // A window that begins and ends within a page, beside what one pass adds at most.
+            let seen = shape.window.map_or(len, |w| len.min(w + PASS + PAGE));
+            seen.div_ceil(PAGE) * shape.n_kv_heads * shape.page_bytes()
+        });
+        let states = self.states.iter().filter_map(State::shape_bytes);
+        caches.sum::<usize>() + states.sum::<u64>() as usize
+    }
+
+    /// Bytes of caches that a pass of so many tokens takes at most: new pages, and copies of shared ones.
+    pub fn growth(&self, more: usize) -> usize {
+        let caches = self.caches.iter();
+        caches.map(|cache| cache.growth(self.len, more)).sum()
+    }
+
     pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        let len = self.len;
+        let (len, meter) = (self.len, &self.meter);
         self.states.iter_mut().try_for_each(State::reserve)?;
         self.caches
             .iter_mut()
-            .try_for_each(|cache| cache.reserve(len, more))
+            .try_for_each(|cache| cache.reserve(len, more, meter))
     }
 
     pub(crate) fn advance(&mut self, tokens: &[u32]) {
@@ -388,136 +506,5 @@ impl Sequence {
         if let Some(ids) = &mut self.ids {
             ids.extend_from_slice(tokens);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shape(window: Option<usize>) -> KvShape {
-        KvShape {
-            kv: KvType::F32,
-            n_kv_heads: 2,
-            key_dim: 16,
-            value_dim: 16,
-            window,
-        }
-    }
-
-    #[test]
-    fn memory_follows_use_and_a_window_bounds_it() {
-        let mut full = Sequence::new([shape(None)], &[], false);
-        let mut windowed = Sequence::new([shape(Some(100))], &[], false);
-        let page = shape(None).page_bytes() * 2;
-        for seq in [&mut full, &mut windowed] {
-            assert_eq!(seq.bytes(), 0);
-            for _ in 0..1000 {
-                seq.reserve(1).unwrap();
-                seq.advance(&[0]);
-            }
-        }
-        assert_eq!(full.bytes(), 16 * page);
-        assert!(windowed.bytes() <= 3 * page, "{} bytes", windowed.bytes());
-    }
-
-    #[test]
-    fn a_window_that_moved_on_cannot_be_turned_back() {
-        let mut seq = Sequence::new([shape(None), shape(Some(64))], &[], false);
-        for _ in 0..300 {
-            seq.reserve(1).unwrap();
-            seq.advance(&[0]);
-        }
-        seq.truncate(299).unwrap();
-        assert_eq!(seq.len(), 299);
-        let bytes = seq.bytes();
-        assert!(seq.truncate(100).is_err());
-        assert_eq!((seq.len(), seq.bytes()), (299, bytes));
-        seq.truncate(0).unwrap();
-        assert_eq!((seq.len(), seq.bytes()), (0, 0));
-    }
-
-    #[test]
-    fn a_state_has_one_size_and_goes_back_to_the_beginning_only() {
-        let states = [
-            StateShape {
-                units: 3,
-                unit_len: 5,
-            },
-            StateShape {
-                units: 1,
-                unit_len: 7,
-            },
-        ];
-        let mut seq = Sequence::new([], &states, false);
-        assert_eq!(seq.bytes(), 0);
-        for _ in 0..9 {
-            seq.reserve(1).unwrap();
-            seq.states[0].write(2, |values| values[4] += 1.0);
-            seq.advance(&[0]);
-            assert_eq!(seq.bytes(), 4 * (3 * 5 + 7));
-        }
-        assert_eq!(seq.states[0].write(2, |values| values[4]), 9.0);
-        let e = seq.truncate(4).unwrap_err();
-        assert_eq!(
-            e.to_string(),
-            "cannot go back to 4 of 9 tokens: a recurrent state has taken in the later ones"
-        );
-        seq.truncate(9).unwrap();
-        assert_eq!(seq.len(), 9);
-        seq.truncate(0).unwrap();
-        assert_eq!((seq.len(), seq.bytes()), (0, 0));
-        seq.reserve(1).unwrap();
-        assert_eq!(seq.states[0].write(2, |values| values[4]), 0.0);
-    }
-
-    #[test]
-    fn a_state_goes_back_to_its_marks() {
-        let shape = StateShape {
-            units: 2,
-            unit_len: 3,
-        };
-        let mut seq = Sequence::new([], &[shape, shape], false);
-        let value = |seq: &Sequence| seq.states[1].write(1, |values| values[2]);
-        seq.mark().unwrap();
-        for n in 1..=9 {
-            seq.reserve(1).unwrap();
-            seq.states[1].write(1, |values| values[2] += 1.0);
-            seq.advance(&[0]);
-            if n == 3 || n == 6 {
-                seq.mark().unwrap();
-                seq.mark().unwrap();
-            }
-        }
-        assert_eq!(seq.bytes(), 3 * 4 * 12, "the states and two marks");
-        assert_eq!(
-            [9, 8, 6, 5, 3, 2].map(|n| seq.nearest(n)),
-            [9, 6, 6, 3, 3, 0]
-        );
-        assert!(seq.truncate(5).is_err());
-        seq.truncate(6).unwrap();
-        assert_eq!((seq.len(), value(&seq)), (6, 6.0));
-        seq.states[1].write(1, |values| values[2] = 50.0);
-        seq.advance(&[0]);
-        seq.truncate(6).unwrap();
-        assert_eq!(value(&seq), 6.0, "a mark stays where one goes back to it");
-        seq.advance(&[0]);
-        seq.truncate(3).unwrap();
-        assert_eq!((seq.len(), value(&seq)), (3, 3.0));
-        seq.advance(&[0, 0, 0, 0]);
-        assert_eq!(seq.nearest(6), 3, "marks of what was forgotten are gone");
-        seq.unmark(3);
-        assert_eq!(seq.nearest(6), 0);
-    }
-
-    #[test]
-    fn a_state_too_large_for_memory_is_an_error() {
-        let states = [StateShape {
-            units: 1 << 20,
-            unit_len: usize::MAX >> 4,
-        }];
-        let mut seq = Sequence::new([], &states, false);
-        assert_eq!(seq.reserve(1).unwrap_err().exit_code(), 5);
-        assert_eq!(seq.bytes(), 0);
     }
 }

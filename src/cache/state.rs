@@ -32,6 +32,11 @@ impl State {
         }
     }
 
+    /// A state of the same shape at its beginning.
+    pub(super) fn like(&self) -> State {
+        State::new(self.shape)
+    }
+
     /// Runs `f` on the values of one unit, which must have been reserved.
     pub fn write<R>(&self, unit: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
         f(&mut self.units[unit].lock().unwrap_or_else(|e| e.into_inner()))

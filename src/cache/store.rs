@@ -3,10 +3,10 @@
 //! Pages are stored as they are in memory, from the first one that a next token can see, so that how many bytes there are follows from the
 //! shapes and the two lengths alone. Whoever reads compares that with the length of the file before anything is allocated.
 
-use super::{HeadCache, KvCache, KvShape, PAGE, Sequence};
-use crate::bytes::AlignedBytes;
+use super::{HeadCache, KvCache, KvShape, Meter, PAGE, Page, Sequence};
 use crate::error::Result;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 impl KvShape {
     /// The first page that a token at position `len` sees, and the page after the last.
@@ -30,24 +30,29 @@ impl KvCache {
             let head = self.read(head);
             let pages = head.pages.iter().skip(first - head.first_page);
             for page in pages.take(end.saturating_sub(first)) {
-                out.write_all(page.as_ref())?;
+                out.write_all(page.bytes())?;
             }
         }
         Ok(())
     }
 
-    fn read_from(&mut self, len: usize, input: &mut dyn Read) -> Result<std::io::Result<()>> {
+    fn read_from(
+        &mut self,
+        len: usize,
+        meter: &Meter,
+        input: &mut dyn Read,
+    ) -> Result<std::io::Result<()>> {
         let (first, end) = self.shape.seen(len);
         for head in &mut self.heads {
             let head: &mut HeadCache = head.get_mut().unwrap_or_else(|e| e.into_inner());
             head.pages.clear();
             head.first_page = first;
             for _ in first..end {
-                let mut page = AlignedBytes::zeroed(self.shape.page_bytes(), "the KV cache")?;
+                let mut page = Page::new(self.shape.page_bytes(), meter)?;
                 if let Err(e) = input.read_exact(page.as_mut()) {
                     return Ok(Err(e));
                 }
-                head.pages.push_back(page);
+                head.pages.push_back(Arc::new(page));
             }
         }
         Ok(Ok(()))
@@ -118,7 +123,7 @@ impl Sequence {
 
     fn read_parts(&mut self, len: usize, input: &mut dyn Read) -> Result<std::io::Result<()>> {
         for cache in &mut self.caches {
-            let read = cache.read_from(len, input)?;
+            let read = cache.read_from(len, &self.meter, input)?;
             if read.is_err() {
                 return Ok(read);
             }
