@@ -45,6 +45,7 @@ mod readme;
 mod recurrent;
 mod rust_source;
 mod sampling;
+mod schedule;
 mod speculation;
 mod stories;
 mod streaming;
