@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
 CARGO ?= cargo
-.PHONY: help run test check bench fmt lint golden readme pocket clean check-tools
+.PHONY: help run test check bench fmt lint golden crash readme pocket clean check-tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,10 @@ lint: check-tools ## clippy and rustdoc without a warning
 
 golden: check-tools ## compare with the reference data in $$QUERN_SHARED, else ../shared
 	@$(CARGO) test --test integration golden -- --nocapture
+
+crash: check-tools ## kill a batch a thousand times, and run one of 100,000 records
+	@QUERN_CRASH_POINTS=1000 $(CARGO) test --test integration batch::crash -- --nocapture
+	@QUERN_BATCH_RECORDS=100000 $(CARGO) test --test integration memory_and_descriptors -- --nocapture
 
 readme: check-tools ## write the README's table of families anew
 	@QUERN_WRITE_README=1 $(CARGO) test --test integration readme

@@ -1,6 +1,6 @@
 //! quern: a language model in one binary.
 //!
-//! The floors, from the ground up (a file imports only from floors below its own): `error`, `bytes`; `par`, `tensor`,
+//! The floors, from the ground up (a file imports only from floors below its own): `error`; `bytes`, `json`; `par`, `tensor`,
 //! `tokenizer`, `sample`; `file`, `template`; `ops`, `cache`; `blocks`; `model`; `generate`; `batch`; `convert`, `bench`; `cli`.
 
 #![deny(unsafe_code)]
@@ -15,6 +15,7 @@ pub mod convert;
 pub mod error;
 pub mod file;
 pub mod generate;
+pub mod json;
 pub mod model;
 pub mod ops;
 pub mod par;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// The modules of `src/`, from the ground up. A module uses only modules of floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["error"],
-    &["bytes"],
+    &["bytes", "json"],
     &["par", "tensor", "tokenizer", "sample"],
     &["file", "template"],
     &["ops", "cache"],

@@ -79,8 +79,9 @@ pub enum Next<'a> {
 
 /// Where jobs come from and answers go.
 pub trait Feed<'a> {
-    /// The next job. With `wait` nothing is in flight, so blocking on the input is right; without it the answer is [`Next::Pending`] at once where
-    /// no line is there yet, or where the feed has handed out all that it can keep answers of.
+    /// The next job. With `wait` nothing is in flight, so waiting for the input is right, but not for ever: [`Next::Pending`] then means that it is time
+    /// to ask [`Feed::stop_asked`]. Without it the answer is [`Next::Pending`] at once where no line is there yet, or where the feed has handed out all that
+    /// it can keep answers of.
     ///
     /// # Errors
     /// Ends the run.

@@ -72,6 +72,18 @@ pub enum Pooling {
     Last,
 }
 
+impl Pooling {
+    /// Which hidden vectors count; none: as the model says.
+    pub fn spec(self) -> Option<spec::Pooling> {
+        match self {
+            Pooling::Auto | Pooling::None => None,
+            Pooling::Mean => Some(spec::Pooling::Mean),
+            Pooling::Cls => Some(spec::Pooling::Cls),
+            Pooling::Last => Some(spec::Pooling::Last),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +125,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let ids = match (&args.ids, text) {
         (Some(Ids(ids)), _) => ids.clone(),
-        (None, text) => loaded.encode(&text.unwrap_or_default(), args.parse_special)?,
+        (None, text) => loaded
+            .reader
+            .encode(&text.unwrap_or_default(), args.parse_special)?,
     };
     let embedded = args.embed(&mut loaded, &ids)?;
     if args.json {
@@ -147,12 +161,7 @@ impl Args {
 
     fn embed(&self, loaded: &mut Loaded, ids: &[u32]) -> Result<Embedded> {
         let options = Options {
-            pooling: match self.pooling {
-                Pooling::Auto | Pooling::None => None,
-                Pooling::Mean => Some(spec::Pooling::Mean),
-                Pooling::Cls => Some(spec::Pooling::Cls),
-                Pooling::Last => Some(spec::Pooling::Last),
-            },
+            pooling: self.pooling.spec(),
             normalize: self.normalize,
             context: loaded.engine.model().spec().context_length as usize,
             chunk: self.model.chunk as usize,
@@ -233,7 +242,7 @@ fn lines(args: &Args, loaded: &mut Loaded, path: &Path, out: &mut Stdout) -> Res
 fn ids_of(args: &Args, loaded: &Loaded, record: &Json) -> Result<Vec<u32>> {
     let text = record.as_str().or(record["text"].as_str());
     match (text, &record["ids"]) {
-        (Some(text), Json::Null) => loaded.encode(text, args.parse_special),
+        (Some(text), Json::Null) => loaded.reader.encode(text, args.parse_special),
         (None, Json::Array(list)) => {
             let id = |v: &Json| v.as_u64().and_then(|n| u32::try_from(n).ok());
             let ids: Option<Vec<u32>> = list.iter().map(id).collect();

@@ -81,12 +81,21 @@ impl std::str::FromStr for Ids {
     }
 }
 
+/// How a model reads text: what its file says of it.
+#[derive(Clone)]
+pub struct Reader {
+    /// The model.
+    pub model: Arc<Model>,
+    /// The tokenizer of the file, if it has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+}
+
 /// A model that is ready to run.
 pub struct Loaded {
     /// Model, kernels, threads.
     pub engine: Engine,
-    /// The tokenizer of the file, if it has one.
-    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// From text to ids.
+    pub reader: Reader,
     /// Why there are so many threads.
     pub threads_reason: String,
     /// How long opening the file took.
@@ -171,9 +180,13 @@ impl ModelArgs {
             None => None,
         };
         let tokenizer_time = start.elapsed();
+        let reader = Reader {
+            model: model.clone(),
+            tokenizer,
+        };
         Ok(Loaded {
             engine: Engine::new(model, kernels, Team::new(threads)?),
-            tokenizer,
+            reader,
             threads_reason,
             open_time,
             tokenizer_time,
@@ -181,7 +194,7 @@ impl ModelArgs {
     }
 }
 
-impl Loaded {
+impl Reader {
     /// The ids of a text, with the special tokens that the model expects around it.
     ///
     /// # Errors
@@ -205,7 +218,7 @@ impl Loaded {
     /// # Errors
     /// Invalid if the file does not say it.
     pub fn decoder_start(&self) -> Result<Option<u32>> {
-        let model = self.engine.model();
+        let model = &self.model;
         if model.spec().encoder.is_none() {
             return Ok(None);
         }
@@ -220,7 +233,7 @@ impl Loaded {
 
     /// The ids that end a generation: the file's, which come from its generation settings, and the tokenizer's.
     pub fn end_ids(&self) -> Vec<u32> {
-        let mut ids = self.engine.model().file().meta().eos().to_vec();
+        let mut ids = self.model.file().meta().eos().to_vec();
         if let Some(tokenizer) = &self.tokenizer {
             ids.extend_from_slice(tokenizer.eos());
         }

@@ -1,11 +1,12 @@
 //! Conversations on the command line: the chat template of a model or a file, what it is given, and the ids that come of it.
 
-use super::load::Loaded;
+use super::load::Reader;
 use crate::error::{Error, Result};
 use crate::file::Meta;
 use crate::file::meta::key;
 use crate::template::{Conversation, DateTime, Json, Options, SpecialTokens, Template};
 use crate::tokenizer::Tokenizer;
+use std::cell::OnceCell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -176,13 +177,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl Loaded {
+impl Reader {
     /// The chat template to use: the one that was named, else the model's; none if there is neither.
     ///
     /// # Errors
     /// Invalid (3) or a limit (5), naming the model, if it cannot be read; I/O (4).
     pub fn template(&self, args: &TemplateArgs) -> Result<Option<Template>> {
-        let file = self.engine.model().file();
+        let file = self.model.file();
         let special = special_tokens(file.meta(), self.tokenizer.as_deref());
         let named = args.template.is_some();
         args.load(file.meta(), &special).map_err(|e| match named {
@@ -224,7 +225,7 @@ impl Loaded {
     /// Why a model without a template is taken for one that needs it: its name says so, or an id that ends its answers is one that
     /// only chats have.
     pub fn made_for_chats(&self) -> Option<String> {
-        let meta = self.engine.model().file().meta();
+        let meta = self.model.file().meta();
         let name = meta.name().unwrap_or_default();
         let lower = name.to_lowercase();
         let mut words = lower.split(|c: char| !c.is_alphanumeric());
@@ -253,11 +254,9 @@ pub enum Asked {
     Messages(Conversation),
 }
 
-/// How a prompt is made.
-#[derive(Debug)]
+/// What may differ between the prompts of one run.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PromptArgs<'a> {
-    /// The chat template and what it is given.
-    pub template: &'a TemplateArgs,
     /// The system message before a text.
     pub system: Option<&'a str>,
     /// No chat template.
@@ -266,21 +265,75 @@ pub struct PromptArgs<'a> {
     pub parse_special: bool,
 }
 
-impl Loaded {
+/// From what is asked to ids; the chat template is read once, when the first prompt needs it.
+pub struct Prompts<'a> {
+    reader: &'a Reader,
+    args: &'a TemplateArgs,
+    options: Options,
+    chat: OnceCell<Option<Chat>>,
+}
+
+/// A chat template and the ids that end its answers.
+struct Chat {
+    template: Template,
+    end_ids: Vec<u32>,
+}
+
+impl<'a> Prompts<'a> {
+    /// Prompts for this model.
+    pub fn new(reader: &'a Reader, args: &'a TemplateArgs) -> Self {
+        Prompts {
+            reader,
+            args,
+            options: args.options(),
+            chat: OnceCell::new(),
+        }
+    }
+
+    fn chat(&self) -> Result<Option<&Chat>> {
+        if let Some(chat) = self.chat.get() {
+            return Ok(chat.as_ref());
+        }
+        let template = self.reader.template(self.args)?;
+        let chat = template.map(|template| Chat {
+            end_ids: self.reader.chat_end_ids(&template, &self.options),
+            template,
+        });
+        Ok(self.chat.get_or_init(|| chat).as_ref())
+    }
+
+    /// The source of the template that texts and messages go through, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn template_source(&self) -> Result<Option<&str>> {
+        Ok(self.chat()?.map(|chat| chat.template.source()))
+    }
+
+    /// Whether texts go through a template, unless they are to be taken as they are (`raw`).
+    ///
+    /// # Errors
+    /// The template cannot be read.
+    pub fn has_template(&self, raw: bool) -> Result<bool> {
+        let plain = raw || self.reader.model.spec().encoder.is_some();
+        Ok(!plain && self.chat()?.is_some())
+    }
+
     /// The ids of a prompt, and the ids that end what follows it. A text goes through the chat template unless `raw`; without a template it is
     /// plain, but not for a model that was made for chats.
     ///
     /// # Errors
     /// Usage (2) for messages without a template; Invalid (3) for a template that cannot be read or refuses, and for a model that
     /// lacks one; Limit (5).
-    pub fn prompt(&self, asked: Asked, args: &PromptArgs) -> Result<(Vec<u32>, Vec<u32>)> {
-        let plain = args.raw || self.engine.model().spec().encoder.is_some();
-        let template = match &asked {
+    pub fn make(&self, asked: Asked, args: PromptArgs) -> Result<(Vec<u32>, Vec<u32>)> {
+        let reader = self.reader;
+        let plain = args.raw || reader.model.spec().encoder.is_some();
+        let chat = match &asked {
             Asked::Ids(_) => None,
             _ if plain => None,
-            _ => self.template(args.template)?,
+            _ => self.chat()?,
         };
-        let Some(template) = template else {
+        let Some(chat) = chat else {
             if args.system.is_some() || matches!(asked, Asked::Messages(_)) {
                 return Err(Error::usage(
                     "this model has no chat template, which --system and --messages need: give one with --template FILE",
@@ -289,26 +342,26 @@ impl Loaded {
             let ids = match asked {
                 Asked::Ids(ids) => ids,
                 Asked::Text(text) => {
-                    if let Some(why) = self.made_for_chats().filter(|_| !plain) {
+                    if let Some(why) = reader.made_for_chats().filter(|_| !plain) {
                         return Err(Error::invalid(format_args!(
                             "{:?} has no chat template, but {why}: give one with --template FILE, or continue the prompt as plain text with --raw",
-                            self.engine.model().file().path()
+                            reader.model.file().path()
                         )));
                     }
-                    self.encode(&text, args.parse_special)?
+                    reader.encode(&text, args.parse_special)?
                 }
                 Asked::Messages(_) => Vec::new(),
             };
-            return Ok((ids, self.end_ids()));
+            return Ok((ids, reader.end_ids()));
         };
         let conversation = match asked {
             Asked::Messages(conversation) => conversation,
             Asked::Text(text) => Conversation::of_prompt(args.system, &text),
-            Asked::Ids(ids) => return Ok((ids, self.end_ids())),
+            Asked::Ids(ids) => return Ok((ids, reader.end_ids())),
         };
-        let options = args.template.options();
-        let ids = self.chat_ids(&template, &conversation, &options, args.parse_special)?;
-        Ok((ids, self.chat_end_ids(&template, &options)))
+        let (template, options) = (&chat.template, &self.options);
+        let ids = reader.chat_ids(template, &conversation, options, args.parse_special)?;
+        Ok((ids, chat.end_ids.clone()))
     }
 }
 

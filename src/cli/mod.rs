@@ -8,6 +8,7 @@
 //!
 //! [`main`] turns the result into the exit code: 0, the code of the [`Error`], or 128 + n after signal n.
 
+pub mod batch;
 pub mod bench;
 pub mod chat;
 pub mod completions;
@@ -49,7 +50,7 @@ use std::time::{Duration, Instant};
 #[command(
     name = "quern",
     version = version(),
-    about = "Runs language models on the CPU: prompts, scores and kernel benchmarks, with the same bits on every machine",
+    about = "Runs language models on the CPU: prompts, batches, scores and kernel benchmarks, with the same bits on every machine",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
@@ -73,6 +74,8 @@ pub enum Command {
     Run(Box<run::Args>),
     /// Talk with a model
     Chat(Box<chat::Args>),
+    /// Answer many records, unattended
+    Batch(Box<batch::Args>),
     /// Print how probable each token of a text is
     Score(Box<score::Args>),
     /// Turn texts into vectors
@@ -100,6 +103,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args),
             Command::Chat(args) => chat::run(*args),
+            Command::Batch(args) => batch::run(*args),
             Command::Score(args) => score::run(*args),
             Command::Embed(args) => embed::run(*args),
             Command::Bench(args) => bench::run(args),

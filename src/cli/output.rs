@@ -4,6 +4,7 @@
 //! [`super::main`] ends quietly with 0.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::json;
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,12 +109,12 @@ impl Stdout {
         writeln!(self.0, "{text}").map_err(|e| write_error(&e))
     }
 
-    /// Writes a value as one line of JSON, see [`json_text`].
+    /// Writes a value as one line of JSON, see [`json::one_line`].
     ///
     /// # Errors
     /// As [`Stdout::put`].
     pub fn json(&mut self, value: &impl serde::Serialize) -> Result<()> {
-        let text = json_text(value)?;
+        let text = json::one_line(value)?;
         self.line(text)
     }
 
@@ -148,29 +149,6 @@ impl Write for Stdout {
     }
 }
 
-/// A value as one line of JSON. The line ends that JSON allows in strings (U+0085, U+2028, U+2029) are escaped: a reader that splits its
-/// input at every kind of line end would cut the record in two.
-///
-/// # Errors
-/// The value cannot be written as JSON.
-pub fn json_text(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string(value).map_err(Error::invalid)?;
-    let is_line_end = |c: char| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
-    if !text.contains(is_line_end) {
-        return Ok(text);
-    }
-    // Outside of strings these characters cannot occur, so an escape is always right.
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if is_line_end(c) {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            escaped.push(c);
-        }
-    }
-    Ok(escaped)
-}
-
 /// Writes text and a line end to stderr; if stderr is gone, there is nobody left to tell.
 pub fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -195,17 +173,6 @@ pub fn visible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_is_one_line_for_every_reader() {
-        let value = serde_json::json!({"text": "a\u{2028}b\u{85}c\u{2029}\nd é"});
-        let line = json_text(&value).unwrap();
-        assert_eq!(line, r#"{"text":"a\u2028b\u0085c\u2029\nd é"}"#);
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
-            value
-        );
-    }
 
     #[test]
     fn control_characters_become_visible() {

@@ -3,10 +3,10 @@
 use super::load::Loaded;
 use super::logprobs::Logprob;
 use super::memory::{self, mib};
-use super::output::json_text;
 use super::prompt_cache::Used;
 use crate::error::Result;
 use crate::generate::{Outcome, Request};
+use crate::json;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ impl Report<'_> {
     pub fn json(&self) -> Result<String> {
         let (stats, request) = (&self.outcome.stats, self.request);
         let source = request.source.as_deref();
-        json_text(&Json {
+        json::one_line(&Json {
             text: &self.outcome.text,
             ids: &self.outcome.ids,
             prompt_ids: source.unwrap_or(&request.prompt),

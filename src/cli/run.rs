@@ -3,7 +3,7 @@
 use super::ending::EndingArgs;
 use super::load::{Ids, ModelArgs};
 use super::logprobs::Logged;
-use super::messages::{self, Asked, PromptArgs, TemplateArgs};
+use super::messages::{self, Asked, PromptArgs, Prompts, TemplateArgs};
 use super::output;
 use super::prompt_cache::{Keeping, PromptCacheArgs};
 use super::report::Report;
@@ -119,15 +119,15 @@ pub fn run(args: Args) -> Result<()> {
     args.model.announce(&loaded);
     let spec = loaded.engine.model().spec();
     let context = args.ending.context.positions(spec)?;
+    let prompts = Prompts::new(&loaded.reader, &args.template);
     let prompt = PromptArgs {
-        template: &args.template,
         system: system.as_deref(),
         raw: args.raw,
         parse_special: args.parse_special,
     };
-    let (given, end_ids) = loaded.prompt(asked, &prompt)?;
+    let (given, end_ids) = prompts.make(asked, prompt)?;
     // An encoder reads what is given, and the decoder begins anew.
-    let (source, prompt) = match loaded.decoder_start()? {
+    let (source, prompt) = match loaded.reader.decoder_start()? {
         Some(start) => (Some(given), vec![start]),
         None => (None, given),
     };
@@ -138,11 +138,11 @@ pub fn run(args: Args) -> Result<()> {
     let sampling = args.sampling.params(
         loaded.engine.model().file().meta(),
         spec.vocab_size,
-        loaded.tokenizer.as_deref(),
+        loaded.reader.tokenizer.as_deref(),
     )?;
     let mut structure =
         args.structure
-            .constraint(grammar.as_ref(), loaded.tokenizer.as_ref(), &end_ids)?;
+            .constraint(grammar.as_ref(), loaded.reader.tokenizer.as_ref(), &end_ids)?;
     let request = Request {
         source,
         prompt,
@@ -155,7 +155,7 @@ pub fn run(args: Args) -> Result<()> {
         sampling,
         fingerprint: args.json || args.stats,
     };
-    let tokenizer = loaded.tokenizer.clone();
+    let tokenizer = loaded.reader.tokenizer.clone();
     // What a decoder writes continues nothing.
     let continued = match &request.source {
         Some(_) => &[][..],

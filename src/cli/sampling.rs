@@ -14,9 +14,10 @@ const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Seed of the sampler: the same seed gives the same text on every machine (-1: a new one every time, see --stats)
-    #[arg(short, long, value_name = "SEED", allow_hyphen_values = true, default_value = "-1", value_parser = parse_seed)]
-    pub seed: Seed,
+    /// Seed of the sampler: the same seed gives the same text on every machine (-1: a new one every time, which is the default but for a
+    /// batch, where it is 0)
+    #[arg(short, long, value_name = "SEED", allow_hyphen_values = true, value_parser = parse_seed)]
+    pub seed: Option<Seed>,
     /// Temperature; 0 takes the most probable token every time (default here and for the next three: what the model file says, else 0.8)
     #[arg(
         long,
@@ -295,7 +296,7 @@ impl SamplingArgs {
             }),
             logit_bias: self.logit_bias.clone(),
             order: order.map_or(d.order, |o| o.0.clone()),
-            seed: self.seed.value(),
+            seed: self.seed.unwrap_or(Seed::Random).value(),
         }
     }
 

@@ -107,14 +107,18 @@ pub fn run(args: Args) -> Result<()> {
         (Some(Ids(ids)), _) => ids.clone(),
         (None, text) => {
             // A decoder begins with an id of its own.
-            let mut ids: Vec<u32> = loaded.decoder_start()?.into_iter().collect();
-            ids.extend(loaded.encode(&text.unwrap_or_default(), args.parse_special)?);
+            let mut ids: Vec<u32> = loaded.reader.decoder_start()?.into_iter().collect();
+            ids.extend(
+                loaded
+                    .reader
+                    .encode(&text.unwrap_or_default(), args.parse_special)?,
+            );
             ids
         }
     };
     let mut out = output::stdout();
     let last = ids.len().saturating_sub(1);
-    let tokenizer = loaded.tokenizer.clone();
+    let tokenizer = loaded.reader.tokenizer.clone();
     let summary = score(
         &mut loaded.engine,
         source.as_deref(),
@@ -168,7 +172,7 @@ impl Args {
             (None, text) => {
                 let text = text.clone().unwrap_or_default().into_string();
                 let text = text.map_err(|_| Error::usage("--encoder is not UTF-8"))?;
-                loaded.encode(&text, self.parse_special).map(Some)
+                loaded.reader.encode(&text, self.parse_special).map(Some)
             }
         }
     }

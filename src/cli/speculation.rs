@@ -102,7 +102,7 @@ impl SpeculationArgs {
 
 /// Checks that both models mean the same by an id.
 fn same_tokens(a: &Loaded, b: &Loaded) -> Result<()> {
-    let (first, second) = match (&a.tokenizer, &b.tokenizer) {
+    let (first, second) = match (&a.reader.tokenizer, &b.reader.tokenizer) {
         (Some(a), Some(b)) => (a, b),
         (None, None) => {
             let [a, b] = [a, b].map(|l| l.engine.model().spec().vocab_size);

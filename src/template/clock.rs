@@ -39,6 +39,21 @@ const MONTHS: [&str; 12] = [
 ];
 const DAY_SECONDS: u32 = 86_400;
 
+impl std::fmt::Display for DateTime {
+    /// As [`DateTime::parse`] reads it.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let (hour, minute) = (self.second / 3600, self.second / 60 % 60);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{:02}",
+            self.year,
+            self.month,
+            self.day,
+            self.second % 60
+        )
+    }
+}
+
 /// Days since 1970-01-01, by years that begin in March: leap days are then at their ends.
 fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -102,7 +117,16 @@ impl DateTime {
         (valid && DateTime::from_unix(found.unix()) == found).then_some(found)
     }
 
-    fn unix(self) -> i64 {
+    /// Noon of the same day, which is what a date alone means.
+    pub fn noon(self) -> DateTime {
+        DateTime {
+            second: DAY_SECONDS / 2,
+            ..self
+        }
+    }
+
+    /// Seconds after the beginning of 1970 in UTC.
+    pub fn unix(self) -> i64 {
         days_from_civil(self.year, self.month, self.day) * i64::from(DAY_SECONDS)
             + i64::from(self.second)
     }

@@ -7,6 +7,7 @@ use super::text::{Buffer, Text};
 use super::value::Value;
 use crate::error::{Error, Result};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
@@ -66,6 +67,20 @@ impl Json {
 impl From<&str> for Json {
     fn from(text: &str) -> Json {
         Json::Str(text.to_owned())
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Json::Null => serializer.serialize_unit(),
+            Json::Bool(b) => serializer.serialize_bool(*b),
+            Json::Int(n) => serializer.serialize_i128(*n),
+            Json::Float(x) => serializer.serialize_f64(*x),
+            Json::Str(text) => serializer.serialize_str(text),
+            Json::List(list) => serializer.collect_seq(list),
+            Json::Object(entries) => serializer.collect_map(entries.iter().map(|(k, v)| (k, v))),
+        }
     }
 }
 

@@ -137,6 +137,7 @@ impl Talk<'_> {
             let (seen, special) = (dialogue.seen(), self.parse_special);
             let ids = self
                 .loaded
+                .reader
                 .chat_ids(&self.template, &seen, &self.options, special)?;
             let ids = dialogue.prompt(self.tokenizer, ids)?;
             let fits = ids.len() + room <= context;

@@ -139,17 +139,17 @@ pub fn run(args: Args) -> Result<()> {
         ));
     }
     let loaded = args.model.load()?;
-    let tokenizer = loaded.tokenizer.clone().ok_or_else(|| {
+    let tokenizer = loaded.reader.tokenizer.clone().ok_or_else(|| {
         Error::usage(
             "this model file has no tokenizer: it cannot be talked with, only run with --ids",
         )
     })?;
-    if loaded.decoder_start()?.is_some() {
+    if loaded.reader.decoder_start()?.is_some() {
         return Err(Error::usage(
             "this model writes about a text that its encoder reads: use quern run",
         ));
     }
-    let template = loaded.template(&args.template)?.ok_or_else(|| {
+    let template = loaded.reader.template(&args.template)?.ok_or_else(|| {
         Error::usage(format_args!(
             "{:?} has no chat template: give one with --template FILE, or continue a text with quern run",
             loaded.engine.model().file().path()
@@ -163,7 +163,7 @@ pub fn run(args: Args) -> Result<()> {
         max_new: args.ending.max_new(),
         context: args.ending.context.positions(spec)?,
         stop: args.ending.stop.clone(),
-        end_ids: loaded.chat_end_ids(&template, &options),
+        end_ids: loaded.reader.chat_end_ids(&template, &options),
         kv: args.model.kv.into(),
         chunk: args.model.chunk as usize,
         sampling: args.sampling.params(

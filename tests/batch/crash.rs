@@ -1,0 +1,85 @@
+//! kill -9 at any moment, again and again, and the output is in the end what it would have been.
+
+use super::{Bench, records, values};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+/// How often a run is killed and gone on with at most before it may finish.
+const LONGEST_CHAIN: u32 = 20;
+
+/// Moments that differ from run to run of the test: each is as good as any other.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Moments {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Moments(now.map_or(1, |d| d.as_nanos() as u64) | 1)
+    }
+
+    /// A number from 0 to `most`.
+    fn next(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % (most + 1)
+    }
+}
+
+/// 20 moments, or as many as QUERN_CRASH_POINTS says.
+#[test]
+fn killed_at_any_moment_nothing_is_lost_and_nothing_is_double() {
+    let points = std::env::var("QUERN_CRASH_POINTS");
+    let points: u32 = points.map_or(20, |n| n.parse().expect("a number"));
+    let bench = Bench::new();
+    let input = records(120).replace("\"number 40 is\"", "7");
+    bench.write("in.jsonl", input);
+    let since = std::time::Instant::now();
+    let done = bench.run("whole.jsonl", &["-q"]);
+    let length = since.elapsed().as_micros() as u64;
+    assert_eq!(done.code, 1, "{}", done.err);
+    let expected = bench.read("whole.jsonl");
+    assert_eq!(values(&expected).len(), 120);
+    let errors = bench.arg("errors.jsonl");
+    let mut moments = Moments::new();
+    let (mut killed, mut finished) = (0, 0);
+    while killed < points {
+        for name in ["out.jsonl", "out.jsonl.manifest.json", "errors.jsonl"] {
+            let _ = std::fs::remove_file(bench.path(name));
+        }
+        let chain = 1 + moments.next(u64::from(LONGEST_CHAIN - 1)) as u32;
+        let mut in_chain = 0;
+        loop {
+            let more = ["-q", "--resume", "--errors", &errors];
+            let mut child = bench
+                .command("out.jsonl", &more)
+                .spawn()
+                .expect("the program");
+            if in_chain < chain {
+                // Longer chains are killed sooner, so that there is something left to kill.
+                let most = 1 + 2 * length / u64::from(chain).max(2);
+                std::thread::sleep(Duration::from_micros(moments.next(most)));
+                child.kill().expect("a process");
+            }
+            let status = child.wait().expect("the program ends");
+            if status.signal() == Some(libc::SIGKILL) {
+                in_chain += 1;
+                let bytes = std::fs::read(bench.path("out.jsonl")).unwrap_or_default();
+                let whole = bytes
+                    .iter()
+                    .rposition(|&b| b == b'\n')
+                    .map_or(0, |at| at + 1);
+                assert!(expected.starts_with(&bytes[..whole]));
+                continue;
+            }
+            assert_eq!(status.code(), Some(1));
+            break;
+        }
+        killed += in_chain;
+        finished += 1;
+        assert_eq!(bench.read("out.jsonl"), expected, "after {in_chain} kills");
+        let failed = values(&bench.read("errors.jsonl"));
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0]["id"], "r40");
+    }
+    println!("killed {killed} times in {finished} runs");
+}
