@@ -321,15 +321,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// Names the tensor, its shape and the expected one.
     pub fn expect(&self, name: &str, shape: &[u64]) -> Result<()> {
-        match self.foreign.shape(name) {
-            None => Err(Error::new(format_args!(
-                "tensor {name:?} is missing, expected one of shape {shape:?}"
-            ))),
-            Some(found) if found != shape => Err(Error::new(format_args!(
-                "tensor {name:?} has shape {found:?}, expected {shape:?}"
-            ))),
-            Some(_) => Ok(()),
-        }
+        self.foreign.expect(name, shape)
     }
 
     /// How many rows the matrix `name` has.

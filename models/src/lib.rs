@@ -2,7 +2,8 @@
 //!
 //! `spec` is what the weight file stores and what the forward pass runs; `source` reads foreign configurations and remembers what was
 //! read; `plan` says which foreign tensor, in which order of rows, becomes which stored tensor; `gguf` and `llama2c` translate those formats to the
-//! keys and names of transformers; `family` lists the families, each in a file of its own, which `builder` helps to write.
+//! keys and names of transformers; `family` lists the families, each in a file of its own, which `builder` helps to write; `shapes` has the
+//! configurations of well-known models.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod pocket;
 pub mod recurrent_builder;
 pub mod rope;
 pub mod rope_config;
+pub mod shapes;
 pub mod source;
 pub mod spec;
 

@@ -298,6 +298,22 @@ pub trait Tensors {
     /// The shape of a tensor, outermost dimension first, or none if there is no such tensor.
     fn shape(&self, name: &str) -> Option<&[u64]>;
 
+    /// Checks that a tensor is there with exactly this shape.
+    ///
+    /// # Errors
+    /// Names the tensor, its shape and the expected one.
+    fn expect(&self, name: &str, shape: &[u64]) -> Result<()> {
+        match self.shape(name) {
+            None => Err(Error::new(format_args!(
+                "tensor {name:?} is missing, expected one of shape {shape:?}"
+            ))),
+            Some(found) if found != shape => Err(Error::new(format_args!(
+                "tensor {name:?} has shape {found:?}, expected {shape:?}"
+            ))),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// All values of a small tensor (at most 1 Mi values), widened to f32.
     ///
     /// # Errors
