@@ -15,8 +15,8 @@ test: check-tools ## build and run every test
 check: check-tools ## type-check everything, tests and examples included
 	@$(CARGO) check --workspace --all-targets
 
-bench: check-tools ## measure what this machine can read per second
-	@$(CARGO) run --release --quiet -- bench bw
+bench: check-tools ## measure what this machine can do at most
+	@$(CARGO) run --release --quiet -- bench machine
 
 fmt: check-tools ## format every file
 	@$(CARGO) fmt --all

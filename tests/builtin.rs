@@ -76,10 +76,15 @@ fn commands_about_models_know_the_built_in_one() {
     for args in [
         &["score", "--json", "a cat"][..],
         &["embed", "--pooling", "mean", "--json", "a cat"],
-        &["bench", "model", "-p", "2", "-n", "2", "-r", "1", "--json"],
+        &[
+            "bench", "model", "-p", "2", "-n", "2", "-r", "1", "--buffer", "4", "--json",
+        ],
     ] {
         let done = run(args);
-        assert_eq!((done.code, done.err.as_str()), (0, ""), "{args:?}");
+        // What else runs on this machine is not the model's business.
+        let mut said = done.err.lines();
+        assert!(said.all(|l| l.starts_with("quern: warning: this machine was busy")));
+        assert_eq!(done.code, 0, "{args:?}: {}", done.err);
         assert!(!done.out.is_empty());
     }
     // A file of that name is another thing.

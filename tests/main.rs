@@ -1,6 +1,8 @@
 //! The one integration-test binary: each module tests one promise of the program from outside.
 
 mod batch;
+mod bench;
+mod bench_reports;
 mod beside;
 mod builtin;
 mod chat;

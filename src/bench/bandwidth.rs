@@ -1,130 +1,151 @@
-//! Read bandwidth of the memory: how fast this machine can stream bytes that are not in a cache.
+//! How fast this machine streams bytes: from memory, or from a cache that holds them.
 //!
-//! Each thread sums its own contiguous part of one buffer, far larger than the last cache, in a few streams with independent accumulators, so
-//! that loads are the only limit: the access pattern of weights in a decode step. The buffer is written once before (a page that was
-//! never written is one shared zero page, and would be read from the cache).
+//! Each thread reads a contiguous part of one buffer in several streams at once, and adds all up into independent accumulators, so that loads are
+//! the only limit: what a decode step does with weights. The buffer lies in huge pages where the system gives them, as a mapped file often
+//! does, and is written once before (a page that was never written is one shared page of zeros, and would be read from the cache).
 
-use super::median;
-use crate::error::{Result, out_of_memory};
+use crate::error::{Error, Result};
+use memmap2::MmapMut;
+use std::path::Path;
 use std::sync::Barrier;
 use std::time::Instant;
 
-/// Bytes to read per run: many times a last-level cache of up to 32 MiB; larger caches get eight times their size.
-const MIN_BYTES: usize = 512 << 20;
+/// Bytes that a thread reads in one measurement of a cache, again and again the same ones: about a millisecond.
+const PER_CACHE_RUN: usize = 64 << 20;
 
-/// What was measured with one number of threads.
-#[derive(Clone, Copy, Debug)]
-pub struct Bandwidth {
-    /// Threads that read at the same time.
-    pub threads: usize,
-    /// 10^9 bytes per second, median of the runs.
-    pub gb_per_s: f64,
+/// Where the streams of a thread are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Within some 100 KiB of each other, as the panels of a matrix that a kernel reads side by side.
+    Near,
+    /// In as many equal parts of what the thread reads.
+    Far,
+}
+
+impl Pattern {
+    /// A few words for a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pattern::Near => "near streams",
+            Pattern::Far => "far streams",
+        }
+    }
 }
 
 /// A buffer to read from.
-pub struct Buffer(Vec<u64>);
+pub struct Buffer(MmapMut);
 
 impl Buffer {
-    /// A buffer large enough that no cache holds a useful part of it.
+    /// A buffer of that size, rounded up to a page of 2 MiB.
     ///
     /// # Errors
     /// Not enough memory (exit 5).
-    pub fn new() -> Result<Buffer> {
-        let words = MIN_BYTES.max(8 * last_cache_bytes()) / 8;
-        let mut data = Vec::new();
-        data.try_reserve_exact(words)
-            .map_err(|_| out_of_memory("the bandwidth buffer", words * 8))?;
-        data.extend((0..words as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        Ok(Buffer(data))
+    pub fn new(bytes: usize) -> Result<Buffer> {
+        let bytes = bytes.next_multiple_of(2 << 20);
+        super::require_memory("the buffer that is read to measure the bandwidth", bytes)?;
+        let mut map = MmapMut::map_anon(bytes)
+            .map_err(|e| Error::io("map memory for", Path::new("the bandwidth"), &e))?;
+        // Where there are none, small pages do.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let mut value = 0u64;
+        for word in map.as_chunks_mut::<8>().0 {
+            value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            *word = value.to_le_bytes();
+        }
+        Ok(Buffer(map))
     }
 
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.0.len() * 8
+        self.0.len()
     }
 
-    /// Reads the whole buffer `runs` times with so many threads and returns the median rate.
-    pub fn measure(&self, threads: usize, runs: usize) -> Bandwidth {
+    /// Bytes per second when so many threads read `bytes` each.
+    pub fn rate(&self, threads: usize, bytes: usize, pattern: Pattern) -> f64 {
         let threads = threads.max(1);
-        let part = self.0.len().div_ceil(threads);
-        let mut rates: Vec<f64> = (0..runs.max(1)).map(|_| self.run(threads, part)).collect();
-        Bandwidth {
-            threads,
-            gb_per_s: median(&mut rates),
+        let own = self.bytes() / threads;
+        let bytes = bytes.clamp(LINE, own);
+        let passes = (PER_CACHE_RUN / bytes).max(1);
+        let part = |me: usize| &self.0[me * own..][..bytes];
+        if passes > 1 {
+            together(threads, |me| read(part(me), pattern));
         }
-    }
-
-    /// One run; the clock starts when all threads are there and stops when the last is done.
-    fn run(&self, threads: usize, part: usize) -> f64 {
-        let ready = Barrier::new(threads + 1);
-        let seconds = std::thread::scope(|scope| {
-            let workers: Vec<_> = self
-                .0
-                .chunks(part)
-                .map(Some)
-                .chain(std::iter::repeat(None))
-                .take(threads)
-                .map(|words| {
-                    let ready = &ready;
-                    scope.spawn(move || {
-                        ready.wait();
-                        std::hint::black_box(words.map(sum));
-                    })
-                })
-                .collect();
-            ready.wait();
-            let start = Instant::now();
-            for worker in workers {
-                // A worker only adds numbers up: it cannot panic.
-                let _ = worker.join();
+        let seconds = together(threads, |me| {
+            for _ in 0..passes {
+                read(part(me), pattern);
             }
-            start.elapsed().as_secs_f64()
         });
-        self.bytes() as f64 / seconds / 1e9
+        (threads * passes * bytes) as f64 / seconds
     }
 }
 
-/// Words of a cache line: one accumulator each, few enough to stay in registers on every processor.
-const LINE: usize = 8;
+/// Runs `work(thread)` on so many threads at once; returns the seconds from the first one's start, which is when all are there, to the last one's end.
+pub fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let ready = Barrier::new(threads);
+    let times = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|me| {
+                let (ready, work) = (&ready, &work);
+                scope.spawn(move || {
+                    ready.wait();
+                    let start = Instant::now();
+                    work(me);
+                    (start, Instant::now())
+                })
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        // A panic of the work is the caller's.
+        let times = joined.map(|result| result.unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        times.collect::<Vec<_>>()
+    });
+    let first = times.iter().map(|(start, _)| *start).min();
+    let last = times.iter().map(|(_, end)| *end).max();
+    let span = first.zip(last).map(|(a, b)| b.duration_since(a));
+    // A clock that stood still is no reason to divide by zero.
+    span.map_or(0.0, |s| s.as_secs_f64()).max(1e-9)
+}
 
-/// Wrapping sum in four streams at once, as a decode step reads four panels: one stream alone does not keep a core's line buffers full.
-fn sum(words: &[u64]) -> u64 {
-    let part = words.len() / 4 / LINE * LINE;
-    let (streams, tail) = words.split_at(part * 4);
-    let (ab, cd) = streams.as_chunks::<LINE>().0.split_at(part * 2 / LINE);
-    let ((a, b), (c, d)) = (ab.split_at(part / LINE), cd.split_at(part / LINE));
-    let mut lanes = [0u64; LINE];
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Bytes of the neighbourhood of [`Pattern::Near`]: eight panels of a matrix of some 4000 columns in four bits.
+const NEAR: usize = 128 << 10;
+
+fn read(bytes: &[u8], pattern: Pattern) {
+    let chunk = match pattern {
+        Pattern::Near => NEAR,
+        Pattern::Far => bytes.len(),
+    };
+    for part in std::hint::black_box(bytes).chunks(chunk.max(1)) {
+        std::hint::black_box(sum(part));
+    }
+}
+
+/// Wrapping sum of the little-endian words, in four streams at once: one stream alone does not keep a core's line buffers full. Bytes after the
+/// last whole line are left out.
+fn sum(bytes: &[u8]) -> u64 {
+    let lines = bytes.as_chunks::<LINE>().0;
+    let part = lines.len() / 4;
+    let (streams, tail) = lines.split_at(part * 4);
+    let (ab, cd) = streams.split_at(part * 2);
+    let ((a, b), (c, d)) = (ab.split_at(part), cd.split_at(part));
+    let mut lanes = [0u64; 8];
     for ((a, b), (c, d)) in a.iter().zip(b).zip(c.iter().zip(d)) {
         for (i, lane) in lanes.iter_mut().enumerate() {
-            let two = a[i].wrapping_add(b[i]);
-            *lane = lane.wrapping_add(two.wrapping_add(c[i].wrapping_add(d[i])));
+            let word = |line: &[u8; LINE]| {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(&line[8 * i..8 * i + 8]);
+                u64::from_le_bytes(bytes)
+            };
+            let (ab, cd) = (word(a).wrapping_add(word(b)), word(c).wrapping_add(word(d)));
+            *lane = lane.wrapping_add(ab.wrapping_add(cd));
         }
     }
-    let words = lanes.iter().chain(tail);
-    words.fold(0, |s: u64, w| s.wrapping_add(*w))
-}
-
-/// Size of the largest cache of the first core, 0 where the system does not tell.
-fn last_cache_bytes() -> usize {
-    let mut largest = 0;
-    for index in 0..8 {
-        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
-        let Ok(text) = std::fs::read_to_string(path) else {
-            continue;
-        };
-        let text = text.trim();
-        let (digits, unit) = match text.strip_suffix('K') {
-            Some(digits) => (digits, 1 << 10),
-            None => match text.strip_suffix('M') {
-                Some(digits) => (digits, 1 << 20),
-                None => (text, 1),
-            },
-        };
-        let bytes = digits.parse::<usize>().unwrap_or(0).saturating_mul(unit);
-        // A machine that claims more than this has a virtual number in that file.
-        largest = largest.max(bytes.min(512 << 20));
-    }
-    largest
+    let words = tail.iter().flat_map(|line| line.as_chunks::<8>().0);
+    let rest = words.fold(0, |s: u64, w| s.wrapping_add(u64::from_le_bytes(*w)));
+    lanes.iter().fold(rest, |s, lane| s.wrapping_add(*lane))
 }
 
 #[cfg(test)]
@@ -132,17 +153,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sum_counts_every_word_once() {
-        for n in [0, 1, 63, 64, 65, 1000] {
-            let words: Vec<u64> = (1..=n).collect();
-            assert_eq!(sum(&words), n * (n + 1) / 2);
+    fn sum_counts_every_word_of_a_whole_line_once() {
+        for lines in [0, 1, 3, 4, 5, 63, 64, 1000] {
+            let n = lines * 8;
+            let bytes: Vec<u8> = (1..=n as u64).flat_map(u64::to_le_bytes).collect();
+            assert_eq!(sum(&bytes), (n * (n + 1) / 2) as u64, "{lines} lines");
+        }
+        assert_eq!(sum(&[1; 63]), 0);
+    }
+
+    #[test]
+    fn every_thread_works_and_its_time_counts() {
+        for threads in [1, 2, 5] {
+            let seen: Vec<_> = (0..threads)
+                .map(|_| std::sync::atomic::AtomicUsize::new(0))
+                .collect();
+            let seconds = together(threads, |me| {
+                seen[me].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            });
+            assert!(seconds > 0.0);
+            assert!(
+                seen.iter()
+                    .all(|n| n.load(std::sync::atomic::Ordering::Relaxed) == 1)
+            );
         }
     }
 
     #[test]
-    fn median_is_the_middle() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.0);
-        assert!(median(&mut []).is_nan());
+    fn a_buffer_is_read_by_any_number_of_threads_and_a_huge_one_is_a_limit() {
+        let buffer = Buffer::new(1).unwrap();
+        assert_eq!(buffer.bytes(), 2 << 20);
+        for threads in [1, 3] {
+            for bytes in [0, 100, 1 << 20, usize::MAX] {
+                let rate = buffer.rate(threads, bytes, Pattern::Far);
+                assert!(rate.is_finite() && rate > 0.0);
+            }
+        }
+        let Err(e) = Buffer::new(1 << 60) else {
+            panic!("no machine has that much memory");
+        };
+        assert_eq!(e.exit_code(), 5);
     }
 }

@@ -80,7 +80,7 @@ pub enum Command {
     Score(Box<score::Args>),
     /// Turn texts into vectors
     Embed(Box<embed::Args>),
-    /// Measure what this machine can do, and what a model makes of it
+    /// Measure what this machine can do, and what kernels and models make of it
     Bench(bench::Args),
     /// Turn a foreign model into a weight file
     Import(import::Args),
