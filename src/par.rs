@@ -1,9 +1,9 @@
-//! Threads: one team, one broadcast per forward pass, phases inside it. The only file that names rayon.
+//! Threads: one team that stays, a leader per forward pass, phases inside it. The only file that names rayon.
 //!
 //! A forward pass is hundreds of phases of 5 to 500 microseconds. Starting a parallel loop for each from outside the pool costs about 9
-//! microseconds and goes to sleep in between; so [`Team::run`] enters the pool once. Inside, one thread (the leader) runs ordinary sequential code
-//! and calls [`Crew::for_each`] for every phase; the others wait for the next phase, spinning for a short time (a phase follows the last one
-//! within microseconds), then parked. When there are more threads than processors nobody spins.
+//! microseconds, an allocation and a nap in between; so the threads of the pool enter it once and stay. Whoever calls [`Team::run`] becomes the
+//! leader, runs ordinary sequential code and calls [`Crew::for_each`] for every phase; the others wait for the next phase, spinning for a short time (a phase
+//! follows the last one within microseconds), then parked. When there are more threads than processors nobody spins.
 //!
 //! What a phase computes never depends on which thread runs which job, so results do not depend on the number of threads.
 
@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 
 /// Spins before a waiting thread parks: about 30 microseconds of PAUSE. Longer would burn the processor of a neighbour, shorter would
@@ -27,18 +27,21 @@ const SPINS: u32 = 1200;
 /// thread's signal stack; whoever decides about aborts can tell by this flag that memory was the reason.
 pub static STARTING: AtomicBool = AtomicBool::new(false);
 
-/// A fixed number of threads that work on one thing at a time.
+/// A fixed number of threads that work on one thing at a time: the caller and those of a pool.
 pub struct Team {
-    pool: rayon::ThreadPool,
+    /// None for a team of one.
+    pool: Option<rayon::ThreadPool>,
+    shared: Arc<Shared>,
     threads: usize,
-    spins: u32,
+    /// Held while somebody leads.
+    leading: Mutex<()>,
 }
 
 type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// What the threads of one [`Team::run`] share.
+/// What the threads of a team share.
 struct Shared {
-    /// Counts phases; a change tells the waiting threads that there is work (or that the pass is over).
+    /// Counts phases; a change tells the waiting threads that there is work (or that the team is dissolved).
     epoch: AtomicU32,
     over: AtomicBool,
     /// The closure of the phase; valid from the change of `epoch` until `busy` is back at zero.
@@ -50,10 +53,12 @@ struct Shared {
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     parked: Vec<AtomicBool>,
     handles: Vec<OnceLock<Thread>>,
+    /// Who leads; a thread that finishes a phase last may have to wake it.
+    leader: Mutex<Option<Thread>>,
     spins: u32,
 }
 
-// SAFETY: `job` is written by the leader only while no helper is in a phase (busy is zero) and read by helpers only after the
+// SAFETY: `job` is written by the leader (`leading` makes it one at a time) only while no helper is in a phase (busy is zero) and read by helpers only after the
 // release-acquire on `epoch` that follows the write; everything else is atomic or locked.
 unsafe impl Sync for Shared {}
 
@@ -78,10 +83,14 @@ impl Shared {
     }
 
     fn wake(&self, who: usize) {
-        if self.parked[who].load(Ordering::SeqCst)
-            && let Some(thread) = self.handles[who].get()
-        {
-            thread.unpark();
+        if !self.parked[who].load(Ordering::SeqCst) {
+            return;
+        }
+        if who == 0 {
+            let leader = self.leader.lock().unwrap_or_else(|e| e.into_inner());
+            leader.iter().for_each(Thread::unpark);
+        } else {
+            self.handles[who].get().into_iter().for_each(Thread::unpark);
         }
     }
 
@@ -198,54 +207,25 @@ impl Crew<'_> {
     }
 }
 
-/// Tells the helpers to leave, also when the leader unwinds.
-struct Dismiss<'t>(&'t Shared, usize);
-
-impl Drop for Dismiss<'_> {
+impl Drop for Team {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::SeqCst);
-        self.0.epoch.fetch_add(1, Ordering::SeqCst);
-        for who in 1..self.1 {
-            self.0.wake(who);
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for who in 1..self.threads {
+            self.shared.wake(who);
         }
     }
 }
 
 impl Team {
-    /// A team of `threads` threads (at least one).
+    /// A team of `threads` threads (at least one), the caller of [`Team::run`] among them.
     ///
     /// # Errors
     /// The system cannot start that many threads.
     pub fn new(threads: usize) -> Result<Team> {
         let threads = threads.max(1);
-        STARTING.store(true, Ordering::SeqCst);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("quern-{i}"))
-            .build();
-        if let Ok(pool) = &pool {
-            // Every thread has to run for this to return.
-            pool.broadcast(|_| ());
-        }
-        STARTING.store(false, Ordering::SeqCst);
-        let pool =
-            pool.map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))?;
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Ok(Team {
-            pool,
-            threads,
-            spins: if threads <= processors { SPINS } else { 0 },
-        })
-    }
-
-    /// How many threads the team has.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// Runs `leader` on one thread of the team while the others serve its phases.
-    pub fn run<R: Send>(&self, leader: impl FnOnce(&Crew<'_>) -> R + Send) -> R {
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             epoch: AtomicU32::new(0),
             over: AtomicBool::new(false),
             job: UnsafeCell::new(None),
@@ -253,34 +233,65 @@ impl Team {
             next: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             panic: Mutex::new(None),
-            parked: (0..self.threads).map(|_| AtomicBool::new(false)).collect(),
-            handles: (0..self.threads).map(|_| OnceLock::new()).collect(),
-            spins: self.spins,
-        };
-        let leader = Mutex::new(Some(leader));
-        let result = Mutex::new(None);
-        self.pool.broadcast(|context| {
-            let me = context.index();
-            // Set before the first wait of this thread, so that whoever sees it parked also sees its handle.
-            let _ = shared.handles[me].set(std::thread::current());
-            if me != 0 {
-                shared.help(me);
-                return;
-            }
-            let dismiss = Dismiss(&shared, self.threads);
-            let leader = leader.lock().unwrap_or_else(|e| e.into_inner()).take();
-            let outcome = leader.map(|f| {
-                f(&Crew {
-                    shared: &shared,
-                    threads: self.threads,
-                    _leader: PhantomData,
-                })
-            });
-            drop(dismiss);
-            *result.lock().unwrap_or_else(|e| e.into_inner()) = outcome;
+            parked: (0..threads).map(|_| AtomicBool::new(false)).collect(),
+            handles: (0..threads).map(|_| OnceLock::new()).collect(),
+            leader: Mutex::new(None),
+            spins: if threads <= processors { SPINS } else { 0 },
         });
-        let outcome = result.into_inner().unwrap_or_else(|e| e.into_inner());
-        outcome.expect("the leader ran to its end or its panic was passed on")
+        let pool = match threads {
+            1 => None,
+            _ => Some(Team::start(threads, &shared)?),
+        };
+        Ok(Team {
+            pool,
+            shared,
+            threads,
+            leading: Mutex::new(()),
+        })
+    }
+
+    /// Starts all threads but the leader, each waiting for phases.
+    fn start(threads: usize, shared: &Arc<Shared>) -> Result<rayon::ThreadPool> {
+        STARTING.store(true, Ordering::SeqCst);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads - 1)
+            .thread_name(|i| format!("quern-{}", i + 1))
+            .build();
+        if let Ok(pool) = &pool {
+            // Every thread has to run for this to return.
+            pool.broadcast(|_| ());
+            let shared = shared.clone();
+            pool.spawn_broadcast(move |context| {
+                let me = context.index() + 1;
+                // Set before the first wait of this thread, so that whoever sees it parked also sees its handle.
+                let _ = shared.handles[me].set(std::thread::current());
+                shared.help(me);
+            });
+        }
+        STARTING.store(false, Ordering::SeqCst);
+        pool.map_err(|e| Error::limit(format_args!("cannot start {threads} threads: {e}")))
+    }
+
+    /// How many threads the team has.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `leader` while the team serves its phases. One at a time: who comes while another leads waits.
+    ///
+    /// # Panics
+    /// If `leader` panics, or a job of a phase; the team can be led again.
+    pub fn run<R>(&self, leader: impl FnOnce(&Crew<'_>) -> R) -> R {
+        let _leading = self.leading.lock().unwrap_or_else(|e| e.into_inner());
+        if self.pool.is_some() {
+            let me = std::thread::current();
+            *self.shared.leader.lock().unwrap_or_else(|e| e.into_inner()) = Some(me);
+        }
+        leader(&Crew {
+            shared: &self.shared,
+            threads: self.threads,
+            _leader: PhantomData,
+        })
     }
 
     /// Runs `job(i, thread)` for every i in `0..jobs` on the team: for work that is one phase long.
@@ -508,6 +519,24 @@ mod tests {
             sum.fetch_add(i, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 45);
+    }
+
+    #[test]
+    fn many_may_want_to_lead() {
+        let team = Team::new(3).unwrap();
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        team.for_each(20, |i, _| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), 4 * 200 * 190);
     }
 
     #[test]
