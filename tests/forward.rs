@@ -88,7 +88,7 @@ fn a_long_context_split_over_threads_equals_one_thread() {
     };
     let model = bind(small, Format::Q8);
     let ids: Vec<u32> = tokens(3, 1300).iter().map(|t| t % 64).collect();
-    for kv in [KvType::F32, KvType::F16] {
+    for kv in KvType::ALL {
         let expected = run(
             &mut engine(&model, quern_kernels::best(), 1),
             &ids,

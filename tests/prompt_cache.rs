@@ -355,7 +355,7 @@ fn numbers_that_lie_are_noticed_before_anything_is_allocated() {
         (8, 2, "version 2"),
         (12, 9, "arithmetic 9"),
         (16, bytes[16] ^ 1, "another model"),
-        (32, 2, "element type 2"),
+        (32, 3, "element type 3"),
         (33, 1, "source"),
         (34, 1, "mean nothing"),
         (90, 1, "mean nothing"),

@@ -67,7 +67,8 @@ fn delta_rule(steps: usize) -> Case {
 
 /// Scores or values of `n_q` queries over `positions` of a cache with heads of `dim`.
 fn attention(scores: bool, kv: KvType, n_q: usize, positions: usize, dim: usize) -> Case {
-    let cache = vec![0x2c; positions * dim * kv.bytes()];
+    let tiles = positions / KV_TILE * kv.k_tile_bytes(dim);
+    let cache = vec![0x2c; tiles.max(positions * kv.v_row_bytes(dim))];
     let (tiles, bytes) = (positions / KV_TILE, cache.len());
     let (q, p) = (data(n_q * dim), data(n_q * positions));
     let (mut s, mut o) = (vec![0.0; n_q * positions], vec![0.0; n_q * dim]);

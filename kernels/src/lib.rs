@@ -30,7 +30,7 @@ mod sweep;
 
 pub use detect::{Isa, IsaError};
 pub use formats::{ActKind, BadPanel, Format};
-pub use generic::{Activation, KV_TILE, KvType};
+pub use generic::{Activation, KV_BLOCK, KV_TILE, KvType};
 pub use matmul::{Acts, Out, Scratch};
 
 /// Output rows of a panel: as many as a 512-bit vector has 32-bit lanes.

@@ -47,6 +47,16 @@ pub(crate) trait Vector: Copy {
     /// Rounds to binary16, to nearest even, overflow to infinity, and writes 32 bytes.
     unsafe fn store_f16(self, p: *mut u8);
 
+    /// Reads 16 signed bytes and widens them, exactly.
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller's contract; the array holds 16 floats.
+        unsafe {
+            let a: [f32; LANES] = std::array::from_fn(|i| f32::from(*p.add(i)));
+            Self::load(a.as_ptr())
+        }
+    }
+
     /// Asks for the cache line at `p`, which may be any address, mapped or not.
     unsafe fn prefetch(p: *const u8);
 

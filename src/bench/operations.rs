@@ -214,7 +214,9 @@ fn quantize(n: usize) -> Case {
 /// Scores or values of some queries over the positions of a cache with heads of `dim`.
 fn attention(scores: bool, kv: KvType, n: usize, positions: usize, dim: usize) -> Case {
     // Keys and values of the same size and of no matter: bytes of small numbers in every element type.
-    let cache = vec![0x2c; positions * dim * kv.bytes()];
+    let tiles = positions / KV_TILE * kv.k_tile_bytes(dim);
+    let rows = positions * kv.v_row_bytes(dim);
+    let cache = vec![0x2c; if scores { tiles } else { rows }];
     let (tiles, bytes) = (positions / KV_TILE, cache.len());
     let (q, p) = (data(n * dim), data(n * positions));
     let (mut s, mut o) = (vec![0.0; n * positions], vec![0.0; n * dim]);

@@ -45,6 +45,9 @@ pub enum Kv {
     F32,
     /// 16-bit floats, half the memory.
     F16,
+    /// 8-bit integers with a scale for every 32 of them, a little more than a quarter.
+    #[value(alias = "q8_0")]
+    Q8,
 }
 
 impl From<Kv> for KvType {
@@ -52,6 +55,7 @@ impl From<Kv> for KvType {
         match kv {
             Kv::F32 => KvType::F32,
             Kv::F16 => KvType::F16,
+            Kv::Q8 => KvType::Q8,
         }
     }
 }

@@ -226,7 +226,7 @@ impl Kernels {
 
     /// Scores of `n_q` queries against `n_tiles` tiles of keys of one KV head: `scores[i *
     /// score_stride + 16 t + lane] = sum over d, ascending, of q[i * q_stride + d] *
-    /// k[t][d][lane]`, fused, unscaled. `k` holds tiles `[t][d in 0..head_dim][16 positions]`. The
+    /// k[t][d][lane]`, fused, unscaled. `k` holds tiles of `kv.k_tile_bytes(head_dim)` bytes. The
     /// result of a query does not depend on the others.
     pub fn attn_scores(
         &self,
@@ -243,7 +243,7 @@ impl Kernels {
         let width = product(n_tiles, KV_TILE, 1);
         assert!(n_q < 2 || score_stride >= width, "rows of scores overlap");
         assert!(q.len() >= span(n_q, q_stride, head_dim));
-        assert!(k.len() >= product(width, head_dim, kv.bytes()));
+        assert!(k.len() >= product(n_tiles, kv.k_tile_bytes(head_dim), 1));
         assert!(scores.len() >= span(n_q, score_stride, width));
         let a = Scores {
             q: q.as_ptr(),
@@ -260,7 +260,7 @@ impl Kernels {
 
     /// Weighted sums of the values of one KV head, added to `out`: `out[i * out_stride + d] += sum
     /// over positions, ascending, of p[i * p_stride + pos] * v[pos][d]`, fused. `v` holds rows
-    /// `[pos][v_dim padded to 16]`. The result of a query does not depend on the others. A weight
+    /// of `kv.v_row_bytes(v_dim)` bytes. The result of a query does not depend on the others. A weight
     /// of zero adds a zero, which can turn -0 into +0 and shows nothing else while the value is
     /// finite.
     pub fn attn_values(
@@ -277,7 +277,7 @@ impl Kernels {
     ) {
         assert!(n_q < 2 || out_stride >= v_dim, "rows of out overlap");
         assert!(p.len() >= span(n_q, p_stride, n_pos));
-        assert!(v.len() >= product(n_pos, v_dim.next_multiple_of(KV_TILE), kv.bytes()));
+        assert!(v.len() >= product(n_pos, kv.v_row_bytes(v_dim), 1));
         assert!(out.len() >= span(n_q, out_stride, v_dim));
         let a = Values {
             p: p.as_ptr(),
@@ -297,7 +297,7 @@ impl Kernels {
     /// overflowed is the caller's check.
     pub fn kv_store_k(&self, kv: KvType, k: &[f32], tile: &mut [u8], lane: usize) {
         assert!(lane < KV_TILE);
-        assert_eq!(tile.len(), product(k.len(), KV_TILE, kv.bytes()));
+        assert_eq!(tile.len(), kv.k_tile_bytes(k.len()));
         unsafe { (self.vector.store_k)(kv, k, tile, lane) }
     }
 
@@ -305,10 +305,7 @@ impl Kernels {
     /// bytes) and zeros into the padding. As f16 it is rounded to nearest even; whether it
     /// overflowed is the caller's check.
     pub fn kv_store_v(&self, kv: KvType, v: &[f32], row: &mut [u8]) {
-        assert_eq!(
-            row.len(),
-            product(v.len().next_multiple_of(KV_TILE), kv.bytes(), 1)
-        );
+        assert_eq!(row.len(), kv.v_row_bytes(v.len()));
         unsafe { (self.vector.store_v)(kv, v, row) }
     }
 

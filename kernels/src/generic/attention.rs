@@ -3,11 +3,18 @@
 //! ```text
 //! K: tile t = positions 16 t .. 16 t + 15:   [t][d in 0..head_dim][16 positions]
 //! V: row per position:                       [position][v_dim padded to 16]
+//!
+//! q8, blocks of 32 d:
+//! K: [t][block][16 f32 scales, one per position][d in 0..32 or what is left][16 codes]
+//! V: [position][f32 scale of every block][codes of v_dim padded to 16]
 //! ```
 //! With positions (K) or dimensions (V) in the lanes, one result is one lane: a single accumulator
 //! that takes its terms in ascending order of d (scores) or of the position (values), fused. How
 //! many queries, tiles or columns are computed side by side is therefore invisible in the result;
 //! blocks of them exist so that a byte of K or V is read once per block.
+//!
+//! q8 takes the codes of a block as floats, which is exact, and its scale once: `score = fma(sum of q * code, scale, score)`
+//! for every block, ascending; a value's weight is `p * scale`, rounded, for every position and block.
 
 use crate::vector::{LANES, Vector};
 
@@ -21,17 +28,23 @@ pub enum KvType {
     F32,
     /// 2 bytes, rounded to nearest even.
     F16,
+    /// 1 byte and an f32 scale for every [`KV_BLOCK`] of them.
+    Q8,
 }
+
+/// Elements of a key or a value that share a scale in q8.
+pub const KV_BLOCK: usize = 32;
 
 impl KvType {
     /// Every type, in the order of the codes.
-    pub const ALL: [KvType; 2] = [KvType::F32, KvType::F16];
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
 
-    /// "f32" or "f16".
+    /// "f32", "f16" or "q8".
     pub fn name(self) -> &'static str {
         match self {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
+            KvType::Q8 => "q8",
         }
     }
 
@@ -40,37 +53,66 @@ impl KvType {
         KvType::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
-        }
-    }
-
-    /// Bytes of one tile of keys, `head_dim` x 16 elements.
+    /// Bytes of one tile of keys, 16 positions of `head_dim` elements.
     pub fn k_tile_bytes(self, head_dim: usize) -> usize {
-        head_dim * KV_TILE * self.bytes()
+        match self {
+            KvType::F32 => F32::tile_bytes(head_dim),
+            KvType::F16 => F16::tile_bytes(head_dim),
+            KvType::Q8 => Q8::tile_bytes(head_dim),
+        }
     }
 
     /// Bytes of one row of values, `v_dim` elements padded to a multiple of 16.
     pub fn v_row_bytes(self, v_dim: usize) -> usize {
-        v_dim.next_multiple_of(LANES) * self.bytes()
+        match self {
+            KvType::F32 => F32::row_bytes(v_dim),
+            KvType::F16 => F16::row_bytes(v_dim),
+            KvType::Q8 => Q8::row_bytes(v_dim),
+        }
     }
 }
 
 /// An element type as the kernels read it.
 trait Element {
     const BYTES: usize;
-    /// Reads 16 elements from any address.
+    /// Whether blocks of elements have scales.
+    const SCALED: bool;
+    /// Reads 16 elements from any address, without their scales.
     unsafe fn load<V: Vector>(p: *const u8) -> V;
+
+    fn tile_bytes(head_dim: usize) -> usize {
+        let scales = if Self::SCALED { scales(head_dim) } else { 0 };
+        (scales + head_dim * Self::BYTES) * KV_TILE
+    }
+
+    fn row_bytes(v_dim: usize) -> usize {
+        let scales = if Self::SCALED { scales(v_dim) } else { 0 };
+        scales + v_dim.next_multiple_of(LANES) * Self::BYTES
+    }
+}
+
+/// Bytes of the scales of so many elements.
+fn scales(n: usize) -> usize {
+    n.div_ceil(KV_BLOCK) * size_of::<f32>()
 }
 
 struct F32;
 struct F16;
+struct Q8;
+
+impl Element for Q8 {
+    const BYTES: usize = 1;
+    const SCALED: bool = true;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const u8) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { V::load_i8(p.cast()) }
+    }
+}
 
 impl Element for F32 {
     const BYTES: usize = 4;
+    const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<V: Vector>(p: *const u8) -> V {
         // SAFETY: the caller's contract; no alignment is needed.
@@ -80,6 +122,7 @@ impl Element for F32 {
 
 impl Element for F16 {
     const BYTES: usize = 2;
+    const SCALED: bool = false;
     #[inline(always)]
     unsafe fn load<V: Vector>(p: *const u8) -> V {
         // SAFETY: the caller's contract.
@@ -127,6 +170,7 @@ pub(crate) unsafe fn scores<V: Vector>(kv: KvType, a: Scores) {
         match kv {
             KvType::F32 => scores_of::<V, F32>(a),
             KvType::F16 => scores_of::<V, F16>(a),
+            KvType::Q8 => scores_of::<V, Q8>(a),
         }
     }
 }
@@ -212,10 +256,13 @@ unsafe fn score_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, 
     t: usize,
 ) {
     let line = LANES * E::BYTES;
-    let tile = a.head_dim * line;
+    let tile = E::tile_bytes(a.head_dim);
     // SAFETY: Q queries, T tiles and head_dim bound every offset.
     unsafe {
         let k = a.k.add(t * tile);
+        if E::SCALED {
+            return scaled_tiles::<V, E, FIRST, Q, T>(a, k, t);
+        }
         let mut acc = [[V::splat(0.0); T]; Q];
         for d in 0..a.head_dim {
             let mut keys = [V::splat(0.0); T];
@@ -241,6 +288,53 @@ unsafe fn score_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, 
     }
 }
 
+/// The same where elements have scales; `k` is tile `t`.
+#[inline(always)]
+unsafe fn scaled_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, const T: usize>(
+    a: Scores,
+    k: *const u8,
+    t: usize,
+) {
+    let (line, scale_line) = (LANES * E::BYTES, LANES * size_of::<f32>());
+    let tile = E::tile_bytes(a.head_dim);
+    // SAFETY: Q queries, T tiles and head_dim bound every offset.
+    unsafe {
+        let zero = V::splat(0.0);
+        let mut acc = [[zero; T]; Q];
+        for (b, from) in (0..a.head_dim).step_by(KV_BLOCK).enumerate() {
+            let block = k.add(b * (scale_line + KV_BLOCK * line));
+            let mut part = [[zero; T]; Q];
+            for d in 0..KV_BLOCK.min(a.head_dim - from) {
+                let mut keys = [zero; T];
+                for j in 0..T {
+                    let p = block.add(j * tile + scale_line + d * line);
+                    keys[j] = E::load::<V>(p);
+                    if FIRST && d % 4 == 0 {
+                        V::prefetch(p.wrapping_add(TILES * tile));
+                    }
+                }
+                for i in 0..Q {
+                    let q = V::splat(*a.q.add(i * a.q_stride + from + d));
+                    for j in 0..T {
+                        part[i][j] = q.fma(keys[j], part[i][j]);
+                    }
+                }
+            }
+            for j in 0..T {
+                let scales = V::load(block.add(j * tile).cast());
+                for i in 0..Q {
+                    acc[i][j] = part[i][j].fma(scales, acc[i][j]);
+                }
+            }
+        }
+        for i in 0..Q {
+            for j in 0..T {
+                acc[i][j].store(a.out.add(i * a.stride + (t + j) * LANES));
+            }
+        }
+    }
+}
+
 /// out[i][d] += sum over positions of p[i][pos] v[pos][d].
 #[inline(always)]
 pub(crate) unsafe fn values<V: Vector>(kv: KvType, a: Values) {
@@ -249,6 +343,7 @@ pub(crate) unsafe fn values<V: Vector>(kv: KvType, a: Values) {
         match kv {
             KvType::F32 => values_of::<V, F32>(a),
             KvType::F16 => values_of::<V, F16>(a),
+            KvType::Q8 => values_of::<V, Q8>(a),
         }
     }
 }
@@ -259,7 +354,7 @@ const ROWS: usize = 32;
 
 #[inline(always)]
 unsafe fn values_of<V: Vector, E: Element>(a: Values) {
-    let row = a.v_dim.next_multiple_of(LANES) * E::BYTES;
+    let row = E::row_bytes(a.v_dim);
     // SAFETY: the blocks cover positions 0 .. n_pos and queries 0 .. n_q once.
     unsafe {
         for from in (0..a.n_pos).step_by(ROWS) {
@@ -334,10 +429,11 @@ unsafe fn value_columns<
     last: usize,
 ) {
     let line = LANES * E::BYTES;
-    let row = a.v_dim.next_multiple_of(LANES) * E::BYTES;
+    let row = E::row_bytes(a.v_dim);
+    let first = if E::SCALED { scales(a.v_dim) } else { 0 };
     // SAFETY: Q queries, n_pos rows and v_dim columns (v: padded to 16) bound every offset.
     unsafe {
-        let v = a.v.add(d * E::BYTES);
+        let v = a.v.add(first + d * E::BYTES);
         let zero = V::splat(0.0);
         let mut acc = [[zero; C]; Q];
         for i in 0..Q {
@@ -360,8 +456,16 @@ unsafe fn value_columns<
                 }
             }
             for i in 0..Q {
-                let p = V::splat(*a.p.add(i * a.p_stride + pos));
+                let weight = *a.p.add(i * a.p_stride + pos);
+                let p = V::splat(weight);
                 for j in 0..C {
+                    let p = if E::SCALED {
+                        let block = (d + j * LANES) / KV_BLOCK;
+                        let scale = a.v.add(pos * row).cast::<f32>().add(block);
+                        V::splat(weight * scale.read_unaligned())
+                    } else {
+                        p
+                    };
                     acc[i][j] = p.fma(vals[j], acc[i][j]);
                 }
             }
@@ -377,6 +481,25 @@ unsafe fn value_columns<
             }
         }
     }
+}
+
+/// The codes of a block, and their scale: the greatest magnitude is 127. Rounded half to even; a block that is all but zero becomes zero (its
+/// reciprocal could overflow), one with a NaN or an infinity has a NaN for a scale, so that every result shows it.
+fn quantize(x: &[f32]) -> ([i8; KV_BLOCK], f32) {
+    let greatest = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+    let mut codes = [0; KV_BLOCK];
+    if !x.iter().all(|x| x.is_finite()) {
+        return (codes, f32::NAN);
+    }
+    // 2^-100.
+    if greatest < f32::from_bits((127 - 100) << 23) {
+        return (codes, 0.0);
+    }
+    let factor = 127.0 / greatest;
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = (x * factor).round_ties_even() as i8;
+    }
+    (codes, greatest / 127.0)
 }
 
 /// Writes a key into one lane of a tile; `lane < 16`, the tile holds `k.len()` lines.
@@ -406,12 +529,40 @@ pub(crate) unsafe fn store_k<V: Vector>(kv: KvType, k: &[f32], tile: &mut [u8], 
                 }
             }
         }
+        KvType::Q8 => {
+            let whole = Q8::tile_bytes(KV_BLOCK);
+            for (block, k) in tile.chunks_mut(whole).zip(k.chunks(KV_BLOCK)) {
+                let (codes, scale) = quantize(k);
+                let (scales, lines) = block.split_at_mut(LANES * size_of::<f32>());
+                scales[4 * lane..][..4].copy_from_slice(&scale.to_le_bytes());
+                for (line, code) in lines.chunks_exact_mut(LANES).zip(codes) {
+                    line[lane] = code as u8;
+                }
+            }
+        }
     }
 }
 
 /// Writes a row of values and zeros up to its padding.
 #[inline(always)]
 pub(crate) unsafe fn store_v<V: Vector>(kv: KvType, v: &[f32], row: &mut [u8]) {
+    if kv == KvType::Q8 {
+        let (scales, out) = row.split_at_mut(scales(v.len()));
+        let (out, padding) = out.split_at_mut(v.len());
+        padding.fill(0);
+        for ((v, scale), out) in v
+            .chunks(KV_BLOCK)
+            .zip(scales.chunks_exact_mut(4))
+            .zip(out.chunks_mut(KV_BLOCK))
+        {
+            let (codes, s) = quantize(v);
+            scale.copy_from_slice(&s.to_le_bytes());
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = code as u8;
+            }
+        }
+        return;
+    }
     let r = row.as_mut_ptr();
     for (g, chunk) in v.chunks(LANES).enumerate() {
         // SAFETY: the chunk has chunk.len() floats, the row a whole group for it.
@@ -420,6 +571,7 @@ pub(crate) unsafe fn store_v<V: Vector>(kv: KvType, v: &[f32], row: &mut [u8]) {
             match kv {
                 KvType::F32 => x.store(r.cast::<f32>().add(g * LANES)),
                 KvType::F16 => x.store_f16(r.add(g * LANES * 2)),
+                KvType::Q8 => unreachable!("handled above"),
             }
         }
     }

@@ -22,7 +22,7 @@ pub(crate) mod rope;
 pub(crate) mod softmax;
 
 pub use activation::Activation;
-pub use attention::{KV_TILE, KvType};
+pub use attention::{KV_BLOCK, KV_TILE, KvType};
 
 /// Hands the list of all kernels, as `module::name(arguments) -> result`, to another macro.
 macro_rules! with_every_kernel {

@@ -106,6 +106,17 @@ impl Vector for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        unsafe {
+            let codes = _mm_loadu_si128(p.cast());
+            let high = _mm_unpackhi_epi64(codes, codes);
+            Self(
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, p: *mut u8) {
         unsafe {
             _mm_storeu_si128(

@@ -46,6 +46,10 @@ impl Vector for Avx512 {
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) })
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) })
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, p: *mut u8) {
         unsafe {
             _mm256_storeu_si256(
