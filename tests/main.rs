@@ -1,5 +1,6 @@
 //! The one integration-test binary: each module tests one promise of the program from outside.
 
+mod allocations;
 mod batch;
 mod bench;
 mod bench_reports;

@@ -63,6 +63,8 @@ pub struct Buffers {
     gate: Vec<f32>,
     pub(super) mixed: ActBuffer,
     pub(super) core: attend::Buffers,
+    /// Kept for its memory.
+    pub(super) sources: Vec<Span<'static>>,
     /// One normed head, or all of them.
     rows: Vec<Mutex<Vec<f32>>>,
 }

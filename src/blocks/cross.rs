@@ -3,10 +3,10 @@
 //! Keys and values are computed once, when the source has been encoded, and lie in the caches of the sequence's source; every query
 //! sees all of them. The core is that of attention to the sequence itself.
 
-use super::Span;
 use super::attend::{Core, attend};
 use super::attention::Buffers;
 use super::scores::Scores;
+use super::{Span, emptied};
 use crate::cache::KvShape;
 use crate::ops::{ActBuffer, Context, Product, matmul, wants_quantized};
 use crate::tensor::Matrix;
@@ -109,7 +109,8 @@ impl Cross {
                 keys: seq.len(),
             }
         });
-        let sources: Vec<Span<'_>> = sources.collect();
+        let mut list = emptied(std::mem::take(&mut b.sources));
+        list.extend(sources);
         let width = self.spec.head_dim as usize;
         let core = Core {
             cache: self.cache,
@@ -121,7 +122,8 @@ impl Cross {
             scores: &self.scores,
             sinks: None,
         };
-        attend(ctx, &sources, &core, &b.q, stride, &mut b.core);
+        attend(ctx, &list, &core, &b.q, stride, &mut b.core);
+        b.sources = emptied(list);
         let (heads, q_width) = (&b.core.heads, self.q.rows());
         b.mixed.shape(n, q_width, wants_quantized(&self.o));
         b.mixed.fill(ctx, n, false, |token, cols, x| {

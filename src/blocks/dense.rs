@@ -92,10 +92,26 @@ impl Dense {
                 cut_off(kernels, cutoff, ones, &mut z[..inner]);
             });
         }
-        let (gate, up, act) = (&b.gate, &b.up, activation(self.spec.activation));
+        let (act, scale) = (activation(self.spec.activation), self.spec.gate_scale);
+        // In the common case the activation is part of the product with `up`.
+        let apart = self.gate_bias.is_some() || scale != 1.0;
+        if self.gate.is_some() && apart {
+            let inner = self.spec.inner as usize;
+            let gate = &mut b.gate[..n * stride];
+            ctx.crew.for_chunks(gate, stride, |_, z| {
+                let z = &mut z[..inner];
+                if let Some(bias) = &self.gate_bias {
+                    kernels.add(z, bias);
+                }
+                if scale != 1.0 {
+                    kernels.scale(z, scale);
+                }
+                kernels.activation(act, z);
+            });
+        }
+        let (gate, up) = (&b.gate, &b.up);
         b.inner
             .shape(n, self.spec.inner as usize, wants_quantized(&self.down));
-        let scale = self.spec.gate_scale;
         b.inner.fill(ctx, n, false, |token, cols, x| {
             let at = token * stride;
             let part = at + cols.start..at + cols.end;
@@ -103,23 +119,11 @@ impl Dense {
             if let Some(bias) = &self.up_bias {
                 kernels.add(x, &bias[cols.clone()]);
             }
-            match (&self.gate, &self.gate_bias) {
-                (None, _) => kernels.activation(act, x),
-                (Some(_), None) if scale == 1.0 => {
-                    // glu reads `up` from the buffer, so that the common case has no extra pass.
-                    kernels.glu(act, &gate[part.clone()], &up[part], x);
-                }
-                (Some(_), bias) => {
-                    let mut g = gate[part].to_vec();
-                    if let Some(bias) = bias {
-                        kernels.add(&mut g, &bias[cols]);
-                    }
-                    if scale != 1.0 {
-                        kernels.scale(&mut g, scale);
-                    }
-                    kernels.activation(act, &mut g);
-                    kernels.mul(x, &g);
-                }
+            match &self.gate {
+                None => kernels.activation(act, x),
+                Some(_) if apart => kernels.mul(x, &gate[part]),
+                // glu reads `up` from the buffer, so that there is no extra pass.
+                Some(_) => kernels.glu(act, &gate[part.clone()], &up[part], x),
             }
         });
         matmul(ctx, &b.inner, n, &[Product::new(&self.down, out, n)]);

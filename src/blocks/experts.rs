@@ -53,6 +53,8 @@ pub struct Buffers {
     /// The choice (token * used + place) behind each row.
     owners: Vec<u32>,
     groups: Vec<Group>,
+    /// The next free row of each expert.
+    next: Vec<usize>,
     input: ActBuffer,
     gate: Vec<f32>,
     up: Vec<f32>,
@@ -68,6 +70,8 @@ struct Work {
     scores: Vec<f32>,
     choice: Vec<f32>,
     groups: Vec<f32>,
+    /// Which groups were chosen.
+    kept: Vec<bool>,
     normed: Vec<f32>,
 }
 
@@ -97,6 +101,7 @@ impl Experts {
             scores,
             choice,
             groups,
+            kept,
             normed,
         } = work;
         let x = match &self.router_norm {
@@ -146,19 +151,12 @@ impl Experts {
                     *sum += kernels.max(before).max(kernels.max(after));
                 }
             }
-            let mut kept = 0u64;
-            let wide = groups.len() > 64;
-            let mut many = vec![false; if wide { groups.len() } else { 0 }];
+            kept.clear();
+            kept.resize(groups.len(), false);
             for _ in 0..g.used {
-                let best = take_best(kernels, groups);
-                if wide {
-                    many[best] = true;
-                } else {
-                    kept |= 1 << best;
-                }
+                kept[take_best(kernels, groups)] = true;
             }
-            for (i, members) in choice.chunks_exact_mut(size).enumerate() {
-                let keep = if wide { many[i] } else { kept >> i & 1 == 1 };
+            for (members, keep) in choice.chunks_exact_mut(size).zip(&*kept) {
                 if !keep {
                     members.fill(f32::NEG_INFINITY);
                 }
@@ -226,6 +224,7 @@ impl Experts {
             &mut b.rows,
             &mut b.owners,
             &mut b.groups,
+            &mut b.next,
         );
 
         let owners = &b.owners;
@@ -298,11 +297,13 @@ fn mix(
     left: &mut [f32],
     chosen: &mut [(u32, f32)],
 ) {
-    // What was taken out stays out of all later softmaxes.
-    let mut out: Vec<usize> = Vec::with_capacity(chosen.len());
-    for slot in chosen {
+    for i in 0..chosen.len() {
+        let (before, slot) = chosen.split_at_mut(i);
         left.copy_from_slice(logits);
-        out.iter().for_each(|&e| left[e] = f32::NEG_INFINITY);
+        // What was taken out stays out of all later softmaxes.
+        for (e, _) in &*before {
+            left[*e as usize] = f32::NEG_INFINITY;
+        }
         let best = kernels.argmax(left);
         let most = left[best];
         for (e, l) in left.iter_mut().enumerate() {
@@ -311,8 +312,7 @@ fn mix(
             }
         }
         kernels.softmax(left);
-        *slot = (best as u32, left[best]);
-        out.push(best);
+        slot[0] = (best as u32, left[best]);
     }
 }
 
@@ -323,11 +323,13 @@ fn sort_by_expert(
     rows: &mut Vec<u32>,
     owners: &mut Vec<u32>,
     groups: &mut Vec<Group>,
+    next: &mut Vec<usize>,
 ) {
     grow(rows, chosen.len());
     grow(owners, chosen.len());
     groups.clear();
-    let mut next = vec![0usize; count + 1];
+    next.clear();
+    next.resize(count + 1, 0);
     chosen.iter().for_each(|(e, _)| next[*e as usize + 1] += 1);
     for e in 0..count {
         next[e + 1] += next[e];
@@ -353,8 +355,8 @@ mod tests {
     #[test]
     fn choices_are_ordered_by_expert_and_token() {
         let chosen = [(2, 0.5), (0, 0.5), (2, 0.1), (3, 0.9)];
-        let (mut rows, mut owners, mut groups) = Default::default();
-        sort_by_expert(&chosen, 5, &mut rows, &mut owners, &mut groups);
+        let (mut rows, mut owners, mut groups, mut next) = Default::default();
+        sort_by_expert(&chosen, 5, &mut rows, &mut owners, &mut groups, &mut next);
         assert_eq!(rows, [1, 0, 2, 3]);
         assert_eq!(owners, [1, 0, 2, 3]);
         let found: Vec<_> = groups.iter().map(|g| (g.matrix, g.rows.clone())).collect();

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::sample::Sampler;
 use quern_kernels::Kernels;
 
+/// Ids that memory is set aside for at the start.
+const ROOM: usize = 4096;
+
 /// Who takes part in a generation between its passes.
 pub struct Parts<'p> {
     /// What is generated.
@@ -53,11 +56,15 @@ impl Course {
         for &id in prompt {
             sampler.accept(id);
         }
+        let mut all = prompt.clone();
+        // What comes finds its place without growing, unless it is long.
+        let room = request.context - prompt.len();
+        all.reserve_exact(room.min(request.max_new.unwrap_or(room)).min(ROOM));
         Ok(Course {
             sampler,
             fingerprint: request.fingerprint.then(Fingerprint::new),
             stops: Stops::new(&request.stop),
-            all: prompt.clone(),
+            all,
             prompt: prompt.len(),
             text: String::new(),
             stopped_by_text: false,
@@ -69,6 +76,11 @@ impl Course {
     /// The prompt and all that was generated. A pass takes those of them that have not gone through the model; behind the last one logits are wanted.
     pub fn all(&self) -> &[u32] {
         &self.all
+    }
+
+    /// How many ids there is memory for.
+    pub fn room(&self) -> usize {
+        self.all.capacity()
     }
 
     /// The generated ids.

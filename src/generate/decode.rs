@@ -56,6 +56,7 @@ impl Generation<'_> {
         let reused = self
             .session
             .turn_to(engine, source, prompt, request.context, kv)?;
+        self.session.expect(course.room());
         let mut stats = Stats {
             prompt_tokens: source.map_or(prompt.len(), <[u32]>::len),
             reused_tokens: match source {
@@ -78,6 +79,7 @@ impl Generation<'_> {
             }
         }
         let mut passes = 0;
+        let mut tokens = Vec::new();
         // Ids at the end of the session that went through the model before, and had to be forgotten with wrong guesses.
         let mut again = 0;
         while course.finish().is_none() {
@@ -90,7 +92,8 @@ impl Generation<'_> {
                 break;
             }
             let (before, certain) = (self.session.ids().len(), tail.len());
-            let mut tokens = tail.to_vec();
+            tokens.clear();
+            tokens.extend_from_slice(tail);
             // The prompt's last chunk is a pass worth having without guesses.
             if let (Some(draft), true) = (&mut self.draft, passes > 0 && certain <= MOST_CERTAIN) {
                 let most = course.left(request) - 1;

@@ -115,6 +115,13 @@ impl Session {
         })
     }
 
+    /// Sets memory aside for so many ids in all.
+    pub(super) fn expect(&mut self, ids: usize) {
+        if let Some(held) = &mut self.held {
+            held.ids.reserve(ids.saturating_sub(held.ids.len()));
+        }
+    }
+
     /// Runs tokens through the model; logits where they are wanted.
     ///
     /// # Errors

@@ -65,21 +65,21 @@ impl Embedding {
                 .for_chunks(x, hidden, |_, row| kernels.add(row, bias));
         }
         if let Some(table) = &self.positions {
-            let mut rows = Vec::with_capacity(n);
-            for span in spans {
-                let mut row = self.offset + span.start;
-                for &id in &ids[span.rows.clone()] {
-                    if self.padding == Some(id) {
-                        rows.push(self.offset - 1);
-                    } else {
-                        rows.push(row);
-                        row += 1;
-                    }
+            let place = |token: usize| {
+                let span = spans.iter().find(|s| s.rows.contains(&token));
+                let span = span.expect("every token belongs to a span");
+                let padding = |id: &&u32| self.padding == Some(**id);
+                if padding(&&ids[token]) {
+                    return self.offset - 1;
                 }
-            }
+                // Padding takes no position.
+                let before = &ids[span.rows.start..token];
+                let skipped = before.iter().filter(padding).count();
+                self.offset + span.start + before.len() - skipped
+            };
             input.shape(n, hidden, false);
             input.fill(ctx, n, true, |token, _, row| {
-                table.row(0, rows[token], row);
+                table.row(0, place(token), row);
             });
             ctx.crew.for_chunks(x, hidden, |token, row| {
                 kernels.add(row, input.row(token));

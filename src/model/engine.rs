@@ -3,8 +3,8 @@
 use super::ends::states;
 use super::{Block, BoundOp, Model, Stack};
 use crate::blocks::{
-    Angles, Span, attention, conv, delta_rule, dense, experts, latent, per_layer, selective_scan,
-    state_space, streams,
+    Angles, Span, attention, conv, delta_rule, dense, emptied, experts, latent, per_layer,
+    selective_scan, state_space, streams,
 };
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
@@ -87,6 +87,15 @@ pub struct Engine {
     pub(super) kernels: &'static Kernels,
     pub(super) team: Team,
     pub(super) work: Workspace,
+    lists: Lists,
+}
+
+/// Lists of a pass, kept for their memory.
+#[derive(Default)]
+struct Lists {
+    spans: Vec<Span<'static>>,
+    ids: Vec<u32>,
+    wanted: Vec<usize>,
 }
 
 /// Buffers of a pass; they grow to the largest pass and are then reused.
@@ -134,6 +143,7 @@ impl Engine {
                 scratch,
                 ..Workspace::default()
             },
+            lists: Lists::default(),
         }
     }
 
@@ -260,9 +270,15 @@ impl Engine {
         for step in steps.iter_mut() {
             step.seq.reserve(step.tokens.len())?;
         }
-        let mut spans = Vec::with_capacity(steps.len());
-        let mut ids = Vec::new();
-        let mut wanted = Vec::new();
+        // The memory of the last pass, without what was in it.
+        let Lists {
+            spans,
+            mut ids,
+            mut wanted,
+        } = std::mem::take(&mut self.lists);
+        let mut spans = emptied(spans);
+        ids.clear();
+        wanted.clear();
         for step in steps.iter() {
             let rows = ids.len()..ids.len() + step.tokens.len();
             ids.extend_from_slice(step.tokens);
@@ -278,10 +294,13 @@ impl Engine {
         let stack = &model.decoder;
         self.team
             .run(|crew| model.pass(crew, kernels, work, stack, &spans, &ids, &wanted, output));
+        let spans = emptied(spans);
         for step in steps.iter_mut() {
             step.seq.advance(step.tokens);
         }
-        Ok(wanted.len())
+        let rows = wanted.len();
+        self.lists = Lists { spans, ids, wanted };
+        Ok(rows)
     }
 
     /// As [`Engine::run`] for models whose rotary frequencies change for all positions once a sequence is longer than some length: a

@@ -288,6 +288,14 @@ impl Candidates {
         (&self.weights, sum)
     }
 
+    /// Keeps those of at least this weight, the greatest being 1.
+    pub fn keep_weights(&mut self, kernels: &Kernels, least: f32) {
+        self.weights(kernels);
+        let weights = std::mem::take(&mut self.weights);
+        self.keep_where(|at, _| weights[at] >= least);
+        self.weights = weights;
+    }
+
     /// Keeps the fewest best whose weights reach this share of all.
     pub fn keep_share(&mut self, kernels: &Kernels, share: f32) {
         let all = self.form == Form::All;

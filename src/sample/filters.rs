@@ -10,8 +10,7 @@ pub(super) fn min_p(c: &mut Candidates, kernels: &Kernels, share: f32) {
     // The bound leaves one percent of room, far more than any rounding of exponential and logarithm; the weights then decide.
     let bound = f64::from(c.top()) + libm::log(f64::from(share)) - 0.01;
     c.keep_from(bound as f32);
-    let weights = c.weights(kernels).0.to_vec();
-    c.keep_where(|at, _| weights[at] >= share);
+    c.keep_weights(kernels, share);
 }
 
 /// Tang et al. 2024, "Top-n-sigma": logits at least the greatest less `n` standard deviations.
