@@ -38,11 +38,19 @@ fn the_machine_is_measured_by_level_threads_and_arithmetic() {
         for name in ["read memory, near streams", "read memory, far streams"] {
             assert!(has(name, threads), "{name}: {found:?}");
         }
-        for kind in ["int8", "f32"] {
+        // Every kind of arithmetic that the kernels have a loop for.
+        let best = quern_kernels::best();
+        for kind in quern_kernels::Peak::ALL {
+            let name = format!("{} peak", kind.name());
+            let expected = best.peak(kind, 1).is_some();
             let of_kind = |r: &&(String, String, String, u64)| {
-                r.1.starts_with(kind) && r.3 == threads && r.2 == quern_kernels::best().name()
+                r.1 == name && r.3 == threads && r.2 == best.name()
             };
-            assert!(found.iter().any(|r| of_kind(&r)), "{kind}: {found:?}");
+            assert_eq!(
+                found.iter().any(|r| of_kind(&r)),
+                expected,
+                "{name}: {found:?}"
+            );
         }
     }
     assert!(has("clock", 1));

@@ -17,6 +17,7 @@ pub mod formats;
 mod gemm;
 mod generic;
 mod matmul;
+mod peak;
 mod scalar;
 mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +33,7 @@ pub use detect::{Isa, IsaError};
 pub use formats::{ActKind, BadPanel, Format};
 pub use generic::{Activation, KV_BLOCK, KV_TILE, KvType};
 pub use matmul::{Acts, Out, Scratch};
+pub use peak::{Peak, READ_LINE};
 
 /// Output rows of a panel: as many as a 512-bit vector has 32-bit lanes.
 pub const PANEL_ROWS: usize = 16;

@@ -1,11 +1,12 @@
 //! How fast this machine streams bytes: from memory, or from a cache that holds them.
 //!
-//! Each thread reads a contiguous part of one buffer in several streams at once, and adds all up into independent accumulators, so that loads are
-//! the only limit: what a decode step does with weights. The buffer lies in huge pages where the system gives them, as a mapped file often
+//! Each thread reads a contiguous part of one buffer with the kernels' widest loads, in several streams at once (one alone does not keep a core's
+//! line buffers full), so that loads are the only limit: what a decode step does with weights. The buffer lies in huge pages where the system gives them, as a mapped file often
 //! does, and is written once before (a page that was never written is one shared page of zeros, and would be read from the cache).
 
 use crate::error::{Error, Result};
 use memmap2::MmapMut;
+use quern_kernels::{Kernels, READ_LINE};
 use std::path::Path;
 use std::sync::Barrier;
 use std::time::Instant;
@@ -62,18 +63,25 @@ impl Buffer {
     }
 
     /// Bytes per second when so many threads read `bytes` each.
-    pub fn rate(&self, threads: usize, bytes: usize, pattern: Pattern) -> f64 {
+    pub fn rate(
+        &self,
+        kernels: &'static Kernels,
+        threads: usize,
+        bytes: usize,
+        pattern: Pattern,
+    ) -> f64 {
         let threads = threads.max(1);
-        let own = self.bytes() / threads;
-        let bytes = bytes.clamp(LINE, own);
+        let whole = |n: usize| n / READ_LINE * READ_LINE;
+        let own = whole(self.bytes() / threads);
+        let bytes = whole(bytes.clamp(READ_LINE, own));
         let passes = (PER_CACHE_RUN / bytes).max(1);
         let part = |me: usize| &self.0[me * own..][..bytes];
         if passes > 1 {
-            together(threads, |me| read(part(me), pattern));
+            together(threads, |me| read(kernels, part(me), pattern));
         }
         let seconds = together(threads, |me| {
             for _ in 0..passes {
-                read(part(me), pattern);
+                read(kernels, part(me), pattern);
             }
         });
         (threads * passes * bytes) as f64 / seconds
@@ -107,60 +115,22 @@ pub fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     span.map_or(0.0, |s| s.as_secs_f64()).max(1e-9)
 }
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Bytes of the neighbourhood of [`Pattern::Near`]: eight panels of a matrix of some 4000 columns in four bits.
 const NEAR: usize = 128 << 10;
 
-fn read(bytes: &[u8], pattern: Pattern) {
+fn read(kernels: &Kernels, bytes: &[u8], pattern: Pattern) {
     let chunk = match pattern {
         Pattern::Near => NEAR,
         Pattern::Far => bytes.len(),
     };
     for part in std::hint::black_box(bytes).chunks(chunk.max(1)) {
-        std::hint::black_box(sum(part));
+        std::hint::black_box(kernels.read(part));
     }
-}
-
-/// Wrapping sum of the little-endian words, in four streams at once: one stream alone does not keep a core's line buffers full. Bytes after the
-/// last whole line are left out.
-fn sum(bytes: &[u8]) -> u64 {
-    let lines = bytes.as_chunks::<LINE>().0;
-    let part = lines.len() / 4;
-    let (streams, tail) = lines.split_at(part * 4);
-    let (ab, cd) = streams.split_at(part * 2);
-    let ((a, b), (c, d)) = (ab.split_at(part), cd.split_at(part));
-    let mut lanes = [0u64; 8];
-    for ((a, b), (c, d)) in a.iter().zip(b).zip(c.iter().zip(d)) {
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            let word = |line: &[u8; LINE]| {
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(&line[8 * i..8 * i + 8]);
-                u64::from_le_bytes(bytes)
-            };
-            let (ab, cd) = (word(a).wrapping_add(word(b)), word(c).wrapping_add(word(d)));
-            *lane = lane.wrapping_add(ab.wrapping_add(cd));
-        }
-    }
-    let words = tail.iter().flat_map(|line| line.as_chunks::<8>().0);
-    let rest = words.fold(0, |s: u64, w| s.wrapping_add(u64::from_le_bytes(*w)));
-    lanes.iter().fold(rest, |s, lane| s.wrapping_add(*lane))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sum_counts_every_word_of_a_whole_line_once() {
-        for lines in [0, 1, 3, 4, 5, 63, 64, 1000] {
-            let n = lines * 8;
-            let bytes: Vec<u8> = (1..=n as u64).flat_map(u64::to_le_bytes).collect();
-            assert_eq!(sum(&bytes), (n * (n + 1) / 2) as u64, "{lines} lines");
-        }
-        assert_eq!(sum(&[1; 63]), 0);
-    }
 
     #[test]
     fn every_thread_works_and_its_time_counts() {
@@ -185,7 +155,7 @@ mod tests {
         assert_eq!(buffer.bytes(), 2 << 20);
         for threads in [1, 3] {
             for bytes in [0, 100, 1 << 20, usize::MAX] {
-                let rate = buffer.rate(threads, bytes, Pattern::Far);
+                let rate = buffer.rate(quern_kernels::best(), threads, bytes, Pattern::Far);
                 assert!(rate.is_finite() && rate > 0.0);
             }
         }

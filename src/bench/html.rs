@@ -55,9 +55,9 @@ pub fn page(reports: &[Report]) -> String {
 /// Light and dark by what the reader's system prefers.
 const STYLE: &str = "\
 :root { color-scheme: light dark; --back: #fcfcfa; --text: #1c1c1c; --soft: #6a6a66; --line: #d9d8d2; --fill: #ecebe4;\n\
-  --c0: #2b6cb0; --c1: #c05621; --c2: #2f855a; --c3: #805ad5; --c4: #b83280; --c5: #8a6d1a; }\n\
+  --c0: #2b6cb0; --c1: #c05621; --c2: #2f855a; --c3: #805ad5; --c4: #b83280; --c5: #8a6d1a; --c6: #2c7a7b; --c7: #9b2c2c; }\n\
 @media (prefers-color-scheme: dark) { :root { --back: #16181b; --text: #e8e6e1; --soft: #9b9a94; --line: #34373c; --fill: #24272b;\n\
-  --c0: #63b3ed; --c1: #f6ad55; --c2: #68d391; --c3: #b794f4; --c4: #f687b3; --c5: #d9bb54; } }\n\
+  --c0: #63b3ed; --c1: #f6ad55; --c2: #68d391; --c3: #b794f4; --c4: #f687b3; --c5: #d9bb54; --c6: #4fd1c5; --c7: #fc8181; } }\n\
 body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }\n\
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .2rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }\n\
 .machine { color: var(--soft); margin: 0 0 1rem; }\n\
@@ -72,7 +72,7 @@ th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line);
 .legend i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }\n";
 
 /// Colours that the style defines.
-const COLORS: usize = 6;
+const COLORS: usize = 8;
 
 /// Text as it may stand in HTML, attributes included.
 fn escape(text: &str) -> String {
@@ -212,7 +212,7 @@ fn roofline(rows: &[Row]) -> String {
         HEIGHT / 2.0
     );
     let (x0, x1, y0) = (10f64.powf(x.from), 10f64.powf(x.to), 10f64.powf(y.from));
-    for (name, rate) in &slopes {
+    for (i, (name, rate)) in slopes.iter().enumerate() {
         // From where it enters the picture to where it meets the highest roof.
         let (a, b) = (x0.max(y0 / rate), (top_rate / rate).min(x1));
         if a >= b {
@@ -220,7 +220,9 @@ fn roofline(rows: &[Row]) -> String {
         }
         let (xa, ya, xb, yb) = (x.at(a), y.at(a * rate), x.at(b), y.at(b * rate));
         let angle = (yb - ya).atan2(xb - xa).to_degrees();
-        let (tx, ty) = (xa + (xb - xa) * 0.3, ya + (yb - ya) * 0.3 - 5.0);
+        // Beside each other, for the lines are near.
+        let along = 0.12 + 0.22 * (i % 4) as f64;
+        let (tx, ty) = (xa + (xb - xa) * along, ya + (yb - ya) * along - 5.0);
         let _ = writeln!(
             svg,
             "<line class=\"roof\" x1=\"{xa:.1}\" y1=\"{ya:.1}\" x2=\"{xb:.1}\" y2=\"{yb:.1}\"/><text class=\"soft\" x=\"{tx:.1}\" y=\"{ty:.1}\" transform=\"rotate({angle:.1} {tx:.1} {ty:.1})\">{} {} GB/s</text>",
@@ -299,7 +301,7 @@ fn bars(rows: &[Row]) -> String {
         return String::new();
     }
     const STEP: f64 = 22.0;
-    let (width, left, bar) = (900.0, 400.0, 340.0);
+    let (width, left, bar) = (900.0, 400.0, 310.0);
     let height = STEP * shown.len() as f64 + 6.0;
     let mut svg = format!(
         "<h3>Share of the limit</h3>\n<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Shares of the limits\">\n"
@@ -358,8 +360,8 @@ fn table(rows: &[Row]) -> String {
             number(row.median()),
             escape(&row.unit),
             100.0 * super::stats::spread(&row.samples),
-            optional(row.gb_per_s),
-            optional(row.gmac_per_s),
+            optional(row.gb_per_s.filter(|_| row.unit != "GB/s")),
+            optional(row.gmac_per_s.filter(|_| row.unit != "GMAC/s")),
             row.share()
                 .map_or(String::new(), |s| format!("{:.0} %", 100.0 * s)),
         );

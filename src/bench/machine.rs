@@ -4,6 +4,7 @@ use super::bandwidth::{Buffer, Pattern};
 use super::hardware::Machine;
 use super::peaks::{self, Kind};
 use super::rows::Row;
+use super::stats;
 use crate::error::Result;
 use quern_kernels::Kernels;
 use std::time::Instant;
@@ -105,8 +106,8 @@ impl Meter {
 
     fn add(&mut self, threads: usize, what: Measured, name: String, unit: &str) {
         let isa = match what {
-            Measured::Peak(_) => self.kernels.name(),
-            Measured::Level { .. } | Measured::Clock => "",
+            Measured::Peak(_) | Measured::Level { .. } => self.kernels.name(),
+            Measured::Clock => "",
         };
         self.rows.push(Row {
             group: "machine".into(),
@@ -153,7 +154,7 @@ impl Meter {
         for (row, (threads, what)) in self.rows.iter_mut().zip(&self.plan) {
             let value = match what {
                 Measured::Level { bytes, pattern, .. } => {
-                    self.buffer.rate(*threads, *bytes, *pattern) / 1e9
+                    self.buffer.rate(self.kernels, *threads, *bytes, *pattern) / 1e9
                 }
                 Measured::Peak(kind) => match peaks::rate(self.kernels, *kind, *threads) {
                     Some(rate) => rate / 1e9,
@@ -165,7 +166,7 @@ impl Meter {
         }
     }
 
-    /// The limits by the medians of the runs so far.
+    /// The limits by the runs so far: their upper quartile, since what disturbs a run only makes it slower.
     pub fn limits(&self, threads: usize) -> Limits {
         let mut read: Vec<(String, usize, f64)> = Vec::new();
         let mut peaks = Vec::new();
@@ -173,16 +174,16 @@ impl Meter {
             if *at != threads || row.samples.is_empty() {
                 continue;
             }
+            let rate = stats::quantile(&row.samples, 0.75);
             match what {
                 Measured::Level { name, bytes, .. } => {
-                    let rate = row.median();
                     match read.iter_mut().find(|(known, _, _)| known == name) {
                         // The limit is what the better way of reading gets.
                         Some(known) => known.2 = known.2.max(rate),
                         None => read.push((name.clone(), 2 * bytes * threads, rate)),
                     }
                 }
-                Measured::Peak(kind) => peaks.push((*kind, row.median())),
+                Measured::Peak(kind) => peaks.push((*kind, rate)),
                 Measured::Clock => {}
             }
         }
