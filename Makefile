@@ -1,10 +1,10 @@
 # `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
 CARGO ?= cargo
-.PHONY: help run test check bench fmt lint golden crash readme pocket clean check-tools
+.PHONY: help run test check bench bench-peers fmt lint golden crash readme pocket clean check-tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: check-tools ## build the program and let the built-in model answer
 	@$(CARGO) build --release && $(CARGO) run --release --quiet -- run "What is the capital of France?"
@@ -17,6 +17,9 @@ check: check-tools ## type-check everything, tests and examples included
 
 bench: check-tools ## measure what this machine can do at most
 	@$(CARGO) run --release --quiet -- bench machine
+
+bench-peers: check-tools ## measure beside llama.cpp: LLAMA_BIN=build/bin [SHAPE=llama-1b] [TYPES=q4_0,q8_0,q4_k_m] [ARGS=...]
+	@$(CARGO) build --release && python3 contrib/peers/bench_peers.py --llama-bin "$(LLAMA_BIN)" --shape $(or $(SHAPE),llama-1b) --types $(or $(TYPES),q4_0) $(ARGS)
 
 fmt: check-tools ## format every file
 	@$(CARGO) fmt --all

@@ -3,6 +3,7 @@
 mod allocations;
 mod batch;
 mod bench;
+mod bench_peers;
 mod bench_reports;
 mod beside;
 mod builtin;
