@@ -2,10 +2,11 @@
 //! that binds it.
 //!
 //! `hardware` describes the machine, `machine` measures its limits (`bandwidth` by reading, `peaks` by computing), `kernels` one operation at a time (`operations` has them), `model` a whole
-//! model, whose weights `synthetic` can make up. `rows` is what figures look like, `stats` what repeated ones say, `compare` sets two runs side by
+//! model, whose weights `synthetic` can make up, `batch` many records at once. `rows` is what figures look like, `stats` what repeated ones say, `compare` sets two runs side by
 //! side, `html` draws them, `busy` says whether they mean anything.
 
 pub mod bandwidth;
+pub mod batch;
 pub mod busy;
 pub mod compare;
 pub mod hardware;

@@ -2,6 +2,7 @@
 //!
 //! Every subcommand makes rows; [`output`] shows, compares and draws them, the same way for all.
 
+pub mod batch;
 pub mod kernels;
 pub mod load;
 pub mod machine;
@@ -38,6 +39,8 @@ pub enum What {
     Kernels(kernels::Args),
     /// Speed of a model, or of the shape of one: prompts, decoding, depth, batches
     Model(Box<model::Args>),
+    /// Speed of a batch of records, with more and more of them side by side
+    Batch(Box<batch::Args>),
     /// How long a model takes to open and to its first token, and the memory it needs
     Load(load::Args),
     /// List the shapes of known models that can be measured without their weights
@@ -58,6 +61,7 @@ pub fn run(args: Args) -> Result<()> {
         What::Machine(args) => machine::run(&args),
         What::Kernels(args) => kernels::run(&args),
         What::Model(args) => model::run(&args),
+        What::Batch(args) => batch::run(&args),
         What::Load(args) => load::run(&args),
         What::Shapes(args) => shapes::run(&args),
         What::Compare(args) => reports::compare(&args),

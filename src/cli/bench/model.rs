@@ -127,7 +127,7 @@ impl Args {
 }
 
 /// The format of most bytes.
-fn main_format(file: &ModelFile) -> &'static str {
+pub(super) fn main_format(file: &ModelFile) -> &'static str {
     let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in file.entries() {
         *bytes.entry(entry.format.name()).or_default() += entry.length;
@@ -139,7 +139,7 @@ fn main_format(file: &ModelFile) -> &'static str {
 }
 
 /// Each number once, in the order given.
-fn list(numbers: &[u32]) -> Vec<usize> {
+pub(super) fn list(numbers: &[u32]) -> Vec<usize> {
     let mut out = Vec::new();
     for n in numbers.iter().map(|n| *n as usize) {
         if !out.contains(&n) {
