@@ -1,16 +1,19 @@
 # `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
 CARGO ?= cargo
-.PHONY: help run test check bench bench-peers fmt lint golden crash readme pocket clean check-tools
+.PHONY: help run test test-aarch64 check bench bench-peers fmt lint golden crash readme pocket clean check-tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: check-tools ## build the program and let the built-in model answer
 	@$(CARGO) build --release && $(CARGO) run --release --quiet -- run "What is the capital of France?"
 
 test: check-tools ## build and run every test
 	@$(CARGO) test --workspace
+
+test-aarch64: check-tools ## cross-build for AArch64, test under QEMU and compare fingerprints (half an hour on 2 cores)
+	@.ci/aarch64
 
 check: check-tools ## type-check everything, tests and examples included
 	@$(CARGO) check --workspace --all-targets

@@ -13,11 +13,25 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AArch64 with NEON, which all of them have.
+    Neon,
+    /// The same with 8-bit dot products (`dotprod`).
+    NeonDot,
+    /// The same with products of small matrices of bytes (`i8mm`) as well.
+    NeonI8mm,
 }
 
 impl Isa {
-    /// All of them, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+    /// All of them, slowest first on the CPUs that have them.
+    pub const ALL: [Isa; 7] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -26,6 +40,9 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
+            Isa::NeonI8mm => "neoni8mm",
         }
     }
 
@@ -38,10 +55,8 @@ impl Isa {
     pub fn missing(self) -> Option<&'static str> {
         match self {
             Isa::Scalar => None,
-            #[cfg(target_arch = "x86_64")]
-            _ => missing_x86_64(self),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => Some("an x86-64 CPU"),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => missing_x86_64(self),
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => missing_aarch64(self),
         }
     }
 }
@@ -98,7 +113,13 @@ pub(crate) fn table(isa: Isa) -> Result<&'static Kernels, IsaError> {
             Isa::AvxVnni => &crate::x86_64::avx2::VNNI_TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &crate::x86_64::avx512::TABLE,
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &crate::aarch64::neon::TABLE,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => &crate::aarch64::neon::DOT_TABLE,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => &crate::aarch64::neon::MATRIX_TABLE,
+            // Those of other CPUs, which are missing here.
             _ => &crate::scalar::TABLE,
         }),
     }
@@ -120,4 +141,25 @@ fn missing_x86_64(isa: Isa) -> Option<&'static str> {
         first_missing!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
     }
     None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn missing_x86_64(_: Isa) -> Option<&'static str> {
+    Some("the instructions of x86-64")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn missing_aarch64(isa: Isa) -> Option<&'static str> {
+    use std::arch::is_aarch64_feature_detected as has;
+    match isa {
+        _ if !has!("neon") => Some("neon"),
+        Isa::NeonDot | Isa::NeonI8mm if !has!("dotprod") => Some("dotprod"),
+        Isa::NeonI8mm if !has!("i8mm") => Some("i8mm"),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn missing_aarch64(_: Isa) -> Option<&'static str> {
+    Some("the instructions of AArch64")
 }

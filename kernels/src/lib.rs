@@ -12,6 +12,8 @@
 //! and within it a line of 64 bytes holds the same few columns of all 16 rows. With output rows in
 //! the lanes of a vector no kernel ever sums across lanes, which is what makes equality cheap.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod detect;
 pub mod formats;
 mod gemm;
@@ -25,7 +27,7 @@ mod x86_64;
 
 #[cfg(test)]
 extern crate self as quern_kernels;
-#[cfg(all(test, unix))]
+#[cfg(all(test, unix, target_arch = "x86_64"))]
 #[path = "../tests/sweep/mod.rs"]
 mod sweep;
 
@@ -102,7 +104,7 @@ mod tests {
         let unknown = by_name("avx9000").unwrap_err();
         assert_eq!(
             unknown.to_string(),
-            "unknown instruction set \"avx9000\": expected one of scalar, avx2, avxvnni, avx512"
+            "unknown instruction set \"avx9000\": expected one of scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm"
         );
         for isa in Isa::ALL {
             match by_name(isa.name()) {

@@ -23,7 +23,7 @@ pub struct ModelArgs {
     /// Threads (default: one per physical core that this process may use)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512 (default: the best; also: QUERN_ISA)
+    /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm (default: the best; also: QUERN_ISA)
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
     /// Read the model into memory instead of mapping its file

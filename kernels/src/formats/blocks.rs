@@ -206,8 +206,8 @@ pub(crate) const fn subs<B: Blocks>() -> usize {
 }
 
 /// Bytes of the header of a panel of so many steps.
-pub(crate) fn header_bytes<B: Blocks>(steps: usize) -> usize {
-    (steps * B::HEADER).next_multiple_of(64)
+pub(crate) fn header_bytes(steps: usize, of_one: usize) -> usize {
+    (steps * of_one).next_multiple_of(64)
 }
 
 /// Bytes of a panel; `None` if that overflows.
@@ -221,7 +221,7 @@ pub(super) fn panel_bytes<B: Blocks>(steps: usize) -> Option<usize> {
 fn place<B: Blocks>(steps: usize, block: usize) -> (usize, usize, usize) {
     let per_step = B::STEP / B::COLS;
     let step = block / per_step;
-    let tile = header_bytes::<B>(steps) + step * B::TILE;
+    let tile = header_bytes(steps, B::HEADER) + step * B::TILE;
     (step * B::HEADER, tile, block % per_step)
 }
 
@@ -267,7 +267,7 @@ fn get<B: Blocks>(panel: &[u8], steps: usize, row: usize, block: usize) -> Field
 #[inline(always)]
 fn put<B: Blocks>(panel: &mut [u8], steps: usize, row: usize, block: usize, fields: &mut Fields) {
     let (header, tile, half) = place::<B>(steps, block);
-    let (headers, tiles) = panel.split_at_mut(header_bytes::<B>(steps));
+    let (headers, tiles) = panel.split_at_mut(header_bytes(steps, B::HEADER));
     let tile = tile - headers.len();
     let mut io = Writer(
         &mut headers[header..header + B::HEADER],
@@ -367,7 +367,7 @@ pub(super) fn check<B: Blocks>(panel: &[u8], n_rows: usize, cols: usize) -> Resu
             }
         }
     }
-    let header = steps * B::HEADER..header_bytes::<B>(steps);
+    let header = steps * B::HEADER..header_bytes(steps, B::HEADER);
     match panel[header].iter().any(|byte| *byte != 0) {
         true => bad(0, cols, PADDING),
         false => Ok(()),

@@ -40,16 +40,19 @@ pub(crate) trait Lanes {
     type Raw: Copy;
     /// A line of codes, ready to multiply.
     type Line: Copy;
-    /// Four activations, for every row.
+    /// Two times four activations of [`Lanes::TOKENS`] tokens, for every row.
     type Acts: Copy;
-    /// Running integer sums of 16 rows.
+    /// Running integer sums of 16 rows and so many tokens.
     type Sums: Copy;
     /// 16 integers.
     type Ints: Copy;
     /// 16 f32.
     type F: Vector;
-    /// Whether the lines of a block are a loop at run time: see [`super::int::IntLanes::ROLLED`].
+    /// Whether the lines of a block are a loop at run time. Unrolled they run faster, unless registers are few: then a compiler sees all loads of
+    /// the block at once and keeps more of them than there is room for.
     const ROLLED: bool;
+    /// Tokens that are multiplied at once: 1 or 2. Of an odd number of tokens the last counts twice.
+    const TOKENS: usize;
 
     /// A line.
     unsafe fn load(line: *const u8) -> Self::Raw;
@@ -68,18 +71,22 @@ pub(crate) trait Lanes {
 
     /// Codes of a [`range`].
     unsafe fn line<const RANGE: u8>(raw: Self::Raw) -> Self::Line;
-    /// Four activations.
-    unsafe fn acts(q: *const i8) -> Self::Acts;
-    /// Sums at the start of a block, `offset` being `-ZERO * sum(activations)`; none stands for zero.
-    unsafe fn start<const RANGE: u8>(offset: Option<*const i32>) -> Self::Sums;
+    /// Four activations at each of two places, of a token and where there are two of them the next.
+    unsafe fn acts(q: *const i8, next: *const i8, at: (usize, usize)) -> Self::Acts;
+    /// Sums at the start of a block. The offsets are `-ZERO * sum(activations)` of a token and the next; none stands for zero.
+    unsafe fn start<const RANGE: u8>(offsets: Option<(*const i32, *const i32)>) -> Self::Sums;
     /// Adds two times four products per row.
     unsafe fn dot<const RANGE: u8>(
         sums: Self::Sums,
         lines: (Self::Line, Self::Line),
-        acts: (Self::Acts, Self::Acts),
+        acts: Self::Acts,
     ) -> Self::Sums;
-    /// The sums at the end of a block, with the offset if `start` left it out.
-    unsafe fn finish<const RANGE: u8>(sums: Self::Sums, offset: Option<*const i32>) -> Self::F;
+    /// The sums of a token, 0 or 1, at the end of a block, with its offset if `start` left it out.
+    unsafe fn finish<const RANGE: u8>(
+        sums: Self::Sums,
+        token: usize,
+        offset: Option<*const i32>,
+    ) -> Self::F;
 
     /// 16 bytes as integers.
     unsafe fn bytes(p: *const u8) -> Self::Ints;
@@ -368,14 +375,14 @@ impl Block<'_> {
                 lines[p] = self.lines::<L, S>(p, a, b);
             }
             let q = self.tile.q.add(self.block * BLOCK);
+            let at = (16 * a.0 + 4 * a.1, 16 * b.0 + 4 * b.1);
             for t in 0..T {
-                let q = q.add(t * self.tile.stride);
-                let acts = (
-                    L::acts(q.add(16 * a.0 + 4 * a.1)),
-                    L::acts(q.add(16 * b.0 + 4 * b.1)),
-                );
-                for p in 0..P {
-                    sums[p][t] = dot::<L, S>(sums[p][t], lines[p], acts);
+                if t % L::TOKENS == 0 {
+                    let next = (t + 1).min(T - 1) * self.tile.stride;
+                    let acts = L::acts(q.add(t * self.tile.stride), q.add(next), at);
+                    for p in 0..P {
+                        sums[p][t] = dot::<L, S>(sums[p][t], lines[p], acts);
+                    }
                 }
             }
         }
@@ -400,10 +407,14 @@ impl Block<'_> {
                 true => None,
                 false => Some(a.offsets.add(at(t))),
             };
-            let mut sums = [[start::<L, S>(offset(0)); T]; P];
+            // Of tokens that share sums, those of the first count.
+            let both = |t: usize| offset(t).zip(offset((t + 1).min(T - 1)));
+            let mut sums = [[start::<L, S>(both(0)); T]; P];
             for t in 1..T {
-                for p in 0..P {
-                    sums[p][t] = start::<L, S>(offset(t));
+                if t % L::TOKENS == 0 {
+                    for p in 0..P {
+                        sums[p][t] = start::<L, S>(both(t));
+                    }
                 }
             }
             // Pairs whose codes lie in one line of nibbles, or follow each other in a sub-block.
@@ -430,7 +441,8 @@ impl Block<'_> {
             for t in 0..T {
                 let scale = L::F::splat(*a.scales.add(t * blocks_stride + self.block));
                 for p in 0..P {
-                    let sum = finish::<L, S>(sums[p][t], offset(t));
+                    let (first, token) = (t - t % L::TOKENS, t % L::TOKENS);
+                    let sum = finish::<L, S>(sums[p][first], token, offset(t));
                     acc[p][t] = w[p].0.mul(scale).fma(sum, acc[p][t]);
                 }
                 if S::MINS {
@@ -484,9 +496,9 @@ macro_rules! by_range {
 }
 
 #[inline(always)]
-unsafe fn start<L: Lanes, S: Source<L>>(offset: Option<*const i32>) -> L::Sums {
+unsafe fn start<L: Lanes, S: Source<L>>(offsets: Option<(*const i32, *const i32)>) -> L::Sums {
     // SAFETY: the caller's promise.
-    unsafe { by_range!(S, start(offset)) }
+    unsafe { by_range!(S, start(offsets)) }
 }
 
 #[inline(always)]
@@ -499,64 +511,102 @@ unsafe fn line<L: Lanes, S: Source<L>>(raw: L::Raw) -> L::Line {
 unsafe fn dot<L: Lanes, S: Source<L>>(
     sums: L::Sums,
     lines: (L::Line, L::Line),
-    acts: (L::Acts, L::Acts),
+    acts: L::Acts,
 ) -> L::Sums {
     // SAFETY: the caller's promise.
     unsafe { by_range!(S, dot(sums, lines, acts)) }
 }
 
 #[inline(always)]
-unsafe fn finish<L: Lanes, S: Source<L>>(sums: L::Sums, offset: Option<*const i32>) -> L::F {
+unsafe fn finish<L: Lanes, S: Source<L>>(
+    sums: L::Sums,
+    token: usize,
+    offset: Option<*const i32>,
+) -> L::F {
     // SAFETY: the caller's promise.
-    unsafe { by_range!(S, finish(sums, offset)) }
+    unsafe { by_range!(S, finish(sums, token, offset)) }
+}
+
+/// The numbers of a format.
+pub(crate) struct Layout {
+    /// Columns of a step.
+    pub cols: usize,
+    /// Bytes of a step in the header of a panel, and behind it.
+    pub header: usize,
+    pub tile: usize,
+    /// Sub-blocks of a block of 32 columns.
+    pub subs: usize,
+    /// Whether there are minimums.
+    pub mins: bool,
+}
+
+impl Layout {
+    /// That of a format of blocks.
+    pub(crate) const fn of<B: Blocks>() -> Layout {
+        Layout {
+            cols: B::STEP,
+            header: B::HEADER,
+            tile: B::TILE,
+            subs: subs::<B>(),
+            mins: B::MINS,
+        }
+    }
 }
 
 /// The instances of an instruction set for one format.
 pub(crate) struct Instances {
     /// Tiles over packed panels, and their shapes.
     pub packed: Pick,
-    pub packed_shapes: &'static Shapes,
+    pub shapes: &'static Shapes,
+    /// What runs with many tokens, if that is something else.
+    pub strips: Option<Strips>,
+}
+
+/// Instances that decode panels first.
+pub(crate) struct Strips {
     /// Decodes a panel.
     pub decode: unsafe fn(&Decode),
     /// Tiles over strips, and their shapes: of three tokens and four, which is what the walk makes of 9 and more.
-    pub strip: Pick,
-    pub strip_shapes: &'static Shapes,
-    /// Tokens from which panels are decoded first.
-    pub strip_from: usize,
+    pub pick: Pick,
+    pub shapes: &'static Shapes,
+    /// Tokens from which it pays.
+    pub from: usize,
 }
 
 /// Walks a product.
 ///
 /// # Safety
-/// The CPU must have the features of the instances, which are those of `B`.
-pub(crate) unsafe fn run<B: Blocks>(job: IntJob<'_>, instances: &Instances) {
+/// The CPU must have the features of the instances, which are those of the format of the job, as is the layout.
+pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances) {
     let IntJob { parking, strip, .. } = job;
-    let steps = job.blocks * BLOCK / B::STEP;
-    let header = header_bytes::<B>(steps);
-    let decoded = job.n >= instances.strip_from;
-    let per_step = B::STEP / BLOCK;
-    let strip_step = per_step * strip_bytes(subs::<B>(), B::MINS);
+    let steps = job.blocks * BLOCK / layout.cols;
+    let header = header_bytes(steps, layout.header);
+    let strips = instances.strips.as_ref().filter(|s| job.n >= s.from);
+    let per_step = layout.cols / BLOCK;
+    let strip_step = per_step * strip_bytes(layout.subs, layout.mins);
     let walk = Walk {
         panels: job.panels,
         n: job.n,
         steps,
-        step_bytes: if decoded { strip_step } else { B::TILE },
+        step_bytes: strips.map_or(layout.tile, |_| strip_step),
         token_bytes: job.stride,
     };
-    let (shapes, pick) = match decoded {
-        true => (instances.strip_shapes, instances.strip),
-        false => (instances.packed_shapes, instances.packed),
+    let (shapes, pick) = match strips {
+        Some(strips) => (strips.shapes, strips.pick),
+        None => (instances.shapes, instances.packed),
     };
     // What the strip holds: panels and steps.
     let mut held = (0, 0, 0, 0);
     walk.run(shapes, parking, |step: &Step| {
         let panel = &job.weights[step.panel * job.panel_bytes..];
-        let headers = panel[step.from * B::HEADER..].as_ptr();
-        let packed = panel[header + step.from * B::TILE..].as_ptr();
+        let headers = panel[step.from * layout.header..].as_ptr();
+        let packed = panel[header + step.from * layout.tile..].as_ptr();
         let wanted = (step.panel, step.panels, step.from, step.to);
         let count = step.to - step.from;
         let strip_panel = count * strip_step;
-        if decoded && held != wanted {
+        if let Some(strips) = strips
+            && held != wanted
+        {
             let lines = step.panels * strip_panel / 64;
             if strip.len() < lines {
                 strip.resize(lines, super::Parked([0.0; PANEL_ROWS]));
@@ -572,31 +622,27 @@ pub(crate) unsafe fn run<B: Blocks>(job: IntJob<'_>, instances: &Instances) {
                         .wrapping_add(p * strip_panel),
                 };
                 // SAFETY: the panels of the step are within the weights, and the strip has room for them.
-                unsafe { (instances.decode)(&decode) };
+                unsafe { (strips.decode)(&decode) };
             }
             held = wanted;
         }
         let (block, blocks_stride) = (step.from * per_step, job.stride / BLOCK);
-        let sub = step.token * blocks_stride * subs::<B>() + block * subs::<B>();
+        let sub = (step.token * blocks_stride + block) * layout.subs;
+        let (weights, panel_bytes, steps) = match strips {
+            Some(_) => (strip.as_ptr().cast(), strip_panel, count * per_step),
+            None => (packed, job.panel_bytes, count),
+        };
         let tile = Tile {
-            weights: if decoded {
-                strip.as_ptr().cast()
-            } else {
-                packed
-            },
+            weights,
             headers,
-            panel_bytes: if decoded {
-                strip_panel
-            } else {
-                job.panel_bytes
-            },
-            steps: if decoded { count * per_step } else { count },
-            pairs: B::SUB / 8,
+            panel_bytes,
+            steps,
+            pairs: 4 / layout.subs,
             q: job.q[step.token * job.stride + block * BLOCK..].as_ptr(),
             stride: job.stride,
             scales: job.scales[step.token * blocks_stride + block..].as_ptr(),
-            offsets: job.offsets[if B::MINS { 0 } else { sub }..].as_ptr(),
-            sums: job.sums[if B::MINS { sub } else { 0 }..].as_ptr(),
+            offsets: job.offsets[if layout.mins { 0 } else { sub }..].as_ptr(),
+            sums: job.sums[if layout.mins { sub } else { 0 }..].as_ptr(),
             place: step.place(&job.out),
         };
         // SAFETY: features are the caller's promise. The job's sizes were checked where it was made: `panels` panels of `steps`

@@ -1,6 +1,6 @@
 //! Tiled products: one body for every instruction set with vectors.
 //!
-//! A *tile* is P panels times T tokens whose f32 accumulators stay in registers while K runs. [`int`], [`blocks`] and
+//! A *tile* is P panels times T tokens whose f32 accumulators stay in registers while K runs. `int` (on x86-64), [`blocks`] and
 //! [`float`] hold the bodies, generic over the lanes of an instruction set; each set instantiates them with its
 //! features enabled and says which shapes fit its registers ([`Shapes`]). This file holds the walk over a product:
 //!
@@ -14,6 +14,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod float;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod int;
 
 /// The instance of a function generic over a kind, panels and tokens, among those listed.

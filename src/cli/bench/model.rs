@@ -78,7 +78,7 @@ pub struct Args {
     /// Runs; the median counts
     #[arg(short, long, visible_alias = "repetitions", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub runs: u16,
-    /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512 (default: the best; also: QUERN_ISA)
+    /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm (default: the best; also: QUERN_ISA)
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
     /// Read the model into memory instead of mapping its file

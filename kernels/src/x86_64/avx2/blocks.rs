@@ -7,7 +7,8 @@ use super::vector::Avx2;
 use crate::formats::blocks::{Blocks, subs};
 use crate::gemm::Shapes;
 use crate::gemm::blocks::{
-    Decode, Instances, Lanes, Packed, Pick, Source, Strip, Tile, decode, range, run, tile,
+    Decode, Instances, Lanes, Layout, Packed, Pick, Source, Strip, Strips, Tile, decode, range,
+    run, tile,
 };
 use crate::matmul::IntJob;
 
@@ -129,11 +130,12 @@ impl<D: Dot> Ymm<D> {
 impl<D: Dot> Lanes for Ymm<D> {
     type Raw = Pair;
     type Line = (Half, Half);
-    type Acts = __m256i;
+    type Acts = (__m256i, __m256i);
     type Sums = Pair;
     type Ints = Pair;
     type F = Avx2;
     const ROLLED: bool = true;
+    const TOKENS: usize = 1;
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Pair {
@@ -207,14 +209,19 @@ impl<D: Dot> Lanes for Ymm<D> {
         }
     }
     #[inline(always)]
-    unsafe fn acts(q: *const i8) -> __m256i {
-        unsafe { _mm256_set1_epi32(q.cast::<i32>().read_unaligned()) }
+    unsafe fn acts(q: *const i8, _: *const i8, at: (usize, usize)) -> (__m256i, __m256i) {
+        unsafe {
+            (
+                _mm256_set1_epi32(q.add(at.0).cast::<i32>().read_unaligned()),
+                _mm256_set1_epi32(q.add(at.1).cast::<i32>().read_unaligned()),
+            )
+        }
     }
     #[inline(always)]
-    unsafe fn start<const RANGE: u8>(offset: Option<*const i32>) -> Pair {
+    unsafe fn start<const RANGE: u8>(offsets: Option<(*const i32, *const i32)>) -> Pair {
         unsafe {
-            match offset {
-                Some(offset) if D::FOUR => {
+            match offsets {
+                Some((offset, _)) if D::FOUR => {
                     let offset = _mm256_set1_epi32(*offset);
                     (offset, offset)
                 }
@@ -236,7 +243,7 @@ impl<D: Dot> Lanes for Ymm<D> {
         }
     }
     #[inline(always)]
-    unsafe fn finish<const RANGE: u8>(sums: Pair, offset: Option<*const i32>) -> Avx2 {
+    unsafe fn finish<const RANGE: u8>(sums: Pair, _: usize, offset: Option<*const i32>) -> Avx2 {
         unsafe {
             Avx2(
                 Self::finish_half::<RANGE>(sums.0, offset),
@@ -369,16 +376,19 @@ unsafe fn matmul_by<D: Instance, B: Blocks>(job: IntJob<'_>) {
         (_, false, _) => pick_strip::<D, Strip<2, false, SMALL>>,
         (_, true, _) => pick_strip::<D, Strip<2, true, SMALL>>,
     };
+    let strips = Strips {
+        decode: decode_panel::<B>,
+        pick: strip,
+        shapes: &SHAPES,
+        from: STRIP_FROM,
+    };
     let instances = Instances {
         packed: pick_packed::<D, Packed<B>>,
-        packed_shapes: &SHAPES,
-        decode: decode_panel::<B>,
-        strip,
-        strip_shapes: &SHAPES,
-        strip_from: STRIP_FROM,
+        shapes: &SHAPES,
+        strips: Some(strips),
     };
     // SAFETY: the caller's promise.
-    unsafe { run::<B>(job, &instances) }
+    unsafe { run(job, &Layout::of::<B>(), &instances) }
 }
 
 /// # Safety

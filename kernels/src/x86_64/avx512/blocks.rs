@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::vector::Avx512;
 use crate::formats::blocks::{Blocks, subs};
 use crate::gemm::blocks::{
-    Decode, Instances, Lanes, Packed, Pick, Source, Strip, Tile, decode, range, run, tile,
+    Decode, Instances, Lanes, Layout, Packed, Pick, Source, Strip, Strips, Tile, decode, range,
+    run, tile,
 };
 use crate::gemm::{Shapes, pick_tile};
 use crate::matmul::IntJob;
@@ -19,11 +20,12 @@ struct Zmm;
 impl Lanes for Zmm {
     type Raw = __m512i;
     type Line = __m512i;
-    type Acts = __m512i;
+    type Acts = (__m512i, __m512i);
     type Sums = __m512i;
     type Ints = __m512i;
     type F = Avx512;
     const ROLLED: bool = false;
+    const TOKENS: usize = 1;
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> __m512i {
@@ -79,14 +81,19 @@ impl Lanes for Zmm {
         raw
     }
     #[inline(always)]
-    unsafe fn acts(q: *const i8) -> __m512i {
-        unsafe { _mm512_set1_epi32(q.cast::<i32>().read_unaligned()) }
+    unsafe fn acts(q: *const i8, _: *const i8, at: (usize, usize)) -> (__m512i, __m512i) {
+        unsafe {
+            (
+                _mm512_set1_epi32(q.add(at.0).cast::<i32>().read_unaligned()),
+                _mm512_set1_epi32(q.add(at.1).cast::<i32>().read_unaligned()),
+            )
+        }
     }
     #[inline(always)]
-    unsafe fn start<const RANGE: u8>(offset: Option<*const i32>) -> __m512i {
+    unsafe fn start<const RANGE: u8>(offsets: Option<(*const i32, *const i32)>) -> __m512i {
         unsafe {
-            match offset {
-                Some(offset) => _mm512_set1_epi32(*offset),
+            match offsets {
+                Some((offset, _)) => _mm512_set1_epi32(*offset),
                 None => _mm512_setzero_si512(),
             }
         }
@@ -103,7 +110,7 @@ impl Lanes for Zmm {
         }
     }
     #[inline(always)]
-    unsafe fn finish<const RANGE: u8>(sums: __m512i, _: Option<*const i32>) -> Avx512 {
+    unsafe fn finish<const RANGE: u8>(sums: __m512i, _: usize, _: Option<*const i32>) -> Avx512 {
         Avx512(unsafe { _mm512_cvtepi32_ps(sums) })
     }
 
@@ -192,14 +199,17 @@ pub(super) unsafe fn matmul<B: Blocks>(job: IntJob<'_>) {
         (_, false) => pick_strip::<Strip<2, false, { range::BYTE }>>,
         (_, true) => pick_strip::<Strip<2, true, { range::BYTE }>>,
     };
+    let strips = Strips {
+        decode: decode_panel::<B>,
+        pick: strip,
+        shapes: &STRIP,
+        from: STRIP_FROM,
+    };
     let instances = Instances {
         packed: pick_packed::<Packed<B>>,
-        packed_shapes: &PACKED,
-        decode: decode_panel::<B>,
-        strip,
-        strip_shapes: &STRIP,
-        strip_from: STRIP_FROM,
+        shapes: &PACKED,
+        strips: Some(strips),
     };
     // SAFETY: the caller's promise.
-    unsafe { run::<B>(job, &instances) }
+    unsafe { run(job, &Layout::of::<B>(), &instances) }
 }

@@ -1,0 +1,3 @@
+//! Tables for AArch64.
+
+pub(crate) mod neon;
