@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
 CARGO ?= cargo
-.PHONY: help run test test-aarch64 check bench bench-peers fmt lint golden crash readme pocket clean check-tools
+.PHONY: help run test test-aarch64 check bench bench-peers fmt lint golden crash readme pocket clean check-tools ray
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,9 +34,13 @@ lint: check-tools ## clippy and rustdoc without a warning
 golden: check-tools ## compare with the reference data in $$QUERN_SHARED, else ../shared
 	@$(CARGO) test --test integration golden -- --nocapture
 
-crash: check-tools ## kill a batch a thousand times, and run one of 100,000 records
-	@QUERN_CRASH_POINTS=1000 $(CARGO) test --test integration batch::crash -- --nocapture
+crash: check-tools ## kill a batch a thousand times, change its model a hundred times, and run one of 100,000 records
+	@QUERN_CRASH_POINTS=1000 $(CARGO) test --test integration -- --nocapture batch::crash a_model_that_changes
 	@QUERN_BATCH_RECORDS=100000 $(CARGO) test --test integration memory_and_descriptors -- --nocapture
+
+ray: check-tools ## install Ray beside the build and run batches on a cluster of this machine
+	@test -x target/ray/venv/bin/ray || { python3 -m venv target/ray/venv && target/ray/venv/bin/pip install -r contrib/ray/requirements.txt; }
+	@$(CARGO) build --release && target/ray/venv/bin/python contrib/ray/test_quern_ray.py
 
 readme: check-tools ## write the README's table of families anew
 	@QUERN_WRITE_README=1 $(CARGO) test --test integration readme

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Bytes of a line that is read; of a longer one it is only known how long it is.
-pub const MAX_LINE: usize = 32 << 20;
+/// Bytes of a line that is read; of a longer one it is only known how long it is. Ten times the text that a million tokens are, and what may become of it
+/// in memory (a list of digits has 24 times its bytes) fits into half a gigabyte.
+pub const MAX_LINE: usize = 16 << 20;
 /// Of a line that is too long so much is kept, to tell what kind it is.
 const KEPT: usize = 4096;
-/// A thread reads so many bytes ahead.
-const AHEAD: usize = 8 << 20;
-/// What a line costs besides its bytes, so that short ones are bounded too.
-const OVERHEAD: usize = 64;
+/// A thread reads so many bytes ahead, and so many lines: more than the scheduler takes at a time, and little beside a model.
+const AHEAD: usize = 1 << 20;
+const LINES_AHEAD: usize = 512;
 
 /// A line that is not blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,10 +170,10 @@ impl Queue {
             let mut state = self.lock();
             let ended = match next {
                 Ok(Some(line)) => {
-                    while state.bytes > AHEAD {
+                    while state.bytes > AHEAD || state.lines.len() >= LINES_AHEAD {
                         state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
                     }
-                    state.bytes += line.bytes.len() + OVERHEAD;
+                    state.bytes += line.bytes.len();
                     state.lines.push_back(line);
                     None
                 }
@@ -247,7 +247,7 @@ impl Input {
             state = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
         if let Some(line) = state.lines.pop_front() {
-            state.bytes -= line.bytes.len() + OVERHEAD;
+            state.bytes -= line.bytes.len();
             queue.changed.notify_all();
             return Ok(Found::Line(line));
         }
@@ -325,7 +325,7 @@ mod tests {
     fn the_thread_stops_reading_when_nobody_takes_lines() {
         let (reader, writer) = io::pipe().unwrap();
         let mut input = Input::thread(Path::new("pipe"), reader).unwrap();
-        let count = 3 * AHEAD / (1 << 16);
+        let count = 24 * AHEAD / (1 << 16);
         let feeder = std::thread::spawn(move || {
             let mut writer = writer;
             let line = [vec![b'x'; (1 << 16) - 1], b"\n".to_vec()].concat();
@@ -338,7 +338,7 @@ mod tests {
             let Source::Thread(queue) = &input.source else {
                 unreachable!("a thread reads pipes")
             };
-            assert!(queue.lock().bytes <= AHEAD + (1 << 16) + OVERHEAD);
+            assert!(queue.lock().bytes <= AHEAD + (1 << 16));
         }
         assert_eq!(taken, count as u64);
         feeder.join().unwrap();

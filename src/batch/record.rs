@@ -18,6 +18,8 @@ use crate::template::{Conversation, Json};
 const MAX_ID: usize = 512;
 /// Most texts of one embedding record, and most prompts of one completion record.
 const MAX_INPUTS: usize = 2048;
+/// Most answers to all prompts of a record together.
+const MAX_TEXTS: usize = 4096;
 
 /// How a line is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +192,14 @@ fn open_ai(mut fields: Fields, lenient: bool, head: &mut Head) -> Result<Work, F
         Shape::Embedding => embeddings(&mut body)?,
         Shape::Completion => {
             let prompts = completion_prompts(&mut body)?;
-            Work::Generate(Box::new(Ask::take(&mut body, prompts, false)?))
+            let ask = Ask::take(&mut body, prompts, false)?;
+            let texts = ask.prompts.len() * ask.choices as usize;
+            if texts > MAX_TEXTS {
+                return Err(Failure::invalid(format_args!(
+                    "{texts} texts are asked for, expected at most {MAX_TEXTS}"
+                )));
+            }
+            Work::Generate(Box::new(ask))
         }
         Shape::Chat | Shape::Plain => {
             let Some(messages) = messages(&mut body, true)? else {

@@ -53,12 +53,12 @@ pub fn name_of(line: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Reads the file from its beginning and goes back there. `text`: its lines have no names.
+/// Reads the file from its beginning and goes back there. `nameless`: what its lines are called does not matter.
 ///
 /// # Errors
 /// Io. Invalid: two lines with one name (names both).
-pub fn survey(path: &Path, file: &mut File, text: bool) -> Result<Survey> {
-    within(path, file, text, AT_ONCE)
+pub fn survey(path: &Path, file: &mut File, nameless: bool) -> Result<Survey> {
+    within(path, file, nameless, AT_ONCE)
 }
 
 /// The file as it was when it was looked at.
@@ -93,7 +93,7 @@ impl Read for Hashing<'_> {
     }
 }
 
-fn within(path: &Path, file: &mut File, text: bool, at_once: usize) -> Result<Survey> {
+fn within(path: &Path, file: &mut File, nameless: bool, at_once: usize) -> Result<Survey> {
     let failed = |e: io::Error| Error::io("read", path, &e);
     let mut out: Option<Survey> = None;
     // Hashes below this have been compared.
@@ -110,7 +110,8 @@ fn within(path: &Path, file: &mut File, text: bool, at_once: usize) -> Result<Su
         let mut records = 0;
         while let Some(line) = lines.read_line().map_err(failed)? {
             records += 1;
-            let Some(hash) = hash_of(&line, text).filter(|hash| (from..=to).contains(hash)) else {
+            let Some(hash) = hash_of(&line, nameless).filter(|hash| (from..=to).contains(hash))
+            else {
                 continue;
             };
             if let Some(first) = names.insert(hash, line.number) {
@@ -139,8 +140,8 @@ fn within(path: &Path, file: &mut File, text: bool, at_once: usize) -> Result<Su
     }
 }
 
-fn hash_of(line: &Line, text: bool) -> Option<u128> {
-    if text || line.too_long.is_some() {
+fn hash_of(line: &Line, nameless: bool) -> Option<u128> {
+    if nameless || line.too_long.is_some() {
         return None;
     }
     name_of(&line.bytes).map(|name| short_hash(&name))

@@ -1,35 +1,15 @@
 //! kill -9 at any moment, again and again, and the output is in the end what it would have been.
 
-use super::{Bench, records, values};
+use super::{Bench, Moments, points, records, values};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 /// How often a run is killed and gone on with at most before it may finish.
 const LONGEST_CHAIN: u32 = 20;
 
-/// Moments that differ from run to run of the test: each is as good as any other.
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Moments {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Moments(now.map_or(1, |d| d.as_nanos() as u64) | 1)
-    }
-
-    /// A number from 0 to `most`.
-    fn next(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % (most + 1)
-    }
-}
-
-/// 20 moments, or as many as QUERN_CRASH_POINTS says.
 #[test]
 fn killed_at_any_moment_nothing_is_lost_and_nothing_is_double() {
-    let points = std::env::var("QUERN_CRASH_POINTS");
-    let points: u32 = points.map_or(20, |n| n.parse().expect("a number"));
+    let points = points();
     let bench = Bench::new();
     let input = records(120).replace("\"number 40 is\"", "7");
     bench.write("in.jsonl", input);
@@ -82,4 +62,47 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_double() {
         assert_eq!(failed[0]["id"], "r40");
     }
     println!("killed {killed} times in {finished} runs");
+}
+
+#[test]
+fn interrupted_at_any_moment_it_ends_with_complete_lines() {
+    let bench = Bench::new();
+    bench.write("in.jsonl", records(120));
+    let since = std::time::Instant::now();
+    let done = bench.run("whole.jsonl", &["-q"]);
+    let length = since.elapsed().as_micros() as u64;
+    assert_eq!(done.code, 0, "{}", done.err);
+    let expected = bench.read("whole.jsonl");
+    let mut moments = Moments::new();
+    let mut interrupted = 0;
+    for i in 0..points() / 5 {
+        for name in ["out.jsonl", "out.jsonl.manifest.json"] {
+            let _ = std::fs::remove_file(bench.path(name));
+        }
+        let (signal, code) = match i % 2 {
+            0 => (libc::SIGINT, 130),
+            _ => (libc::SIGTERM, 143),
+        };
+        let child = bench
+            .command("out.jsonl", &["-q"])
+            .spawn()
+            .expect("the program");
+        std::thread::sleep(Duration::from_micros(moments.next(length)));
+        // SAFETY: the child was not waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+        let status = child.wait_with_output().expect("the program ends").status;
+        // Before its first instructions nothing is there that a signal would have to wait for, and after its last record there is nothing to stop.
+        let early = status.signal() == Some(signal);
+        assert!(
+            early || [0, code].contains(&status.code().expect("a code")),
+            "{status}"
+        );
+        interrupted += u32::from(status.code() == Some(code));
+        let bytes = std::fs::read(bench.path("out.jsonl")).unwrap_or_default();
+        assert!(expected.starts_with(&bytes) && (bytes.is_empty() || bytes.ends_with(b"\n")));
+        let done = bench.run("out.jsonl", &["-q", "--resume"]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert_eq!(bench.read("out.jsonl"), expected);
+    }
+    println!("interrupted {interrupted} times");
 }

@@ -140,7 +140,7 @@ fn a_terminal_shows_how_far_it_is() {
     assert_eq!(values(&bench.read("out.jsonl")).len(), 30);
 }
 
-/// Bytes of memory that a process has for itself, and how many descriptors are open.
+/// Bytes of a process that are in memory, and how many descriptors are open.
 fn taken(child: &Child) -> (u64, usize) {
     let folder = format!("/proc/{}", child.id());
     let mut status = String::new();
@@ -148,7 +148,7 @@ fn taken(child: &Child) -> (u64, usize) {
     file.read_to_string(&mut status).unwrap();
     let line = status
         .lines()
-        .find_map(|l| l.strip_prefix("RssAnon:"))
+        .find_map(|l| l.strip_prefix("VmRSS:"))
         .unwrap();
     let kib: u64 = line.split_whitespace().next().unwrap().parse().unwrap();
     let open = std::fs::read_dir(format!("{folder}/fd")).unwrap().count();

@@ -227,6 +227,10 @@ fn bad_lines_of_the_shape_of_open_ai() {
             json!({"custom_id": 5, "url": "/v1/completions", "body": {}}),
             "\"custom_id\" is 5",
         ),
+        (
+            json!({"custom_id": "x", "url": "/v1/completions", "body": {"n": 100, "prompt": vec!["a"; 99]}}),
+            "9900 texts",
+        ),
         (chat(json!({})), "\"body.messages\" is missing"),
         (
             chat(json!({"messages": hi, "stream": true})),
@@ -307,7 +311,7 @@ fn benign_forms_of_text_files_are_taken_as_they_are_meant() {
 }
 
 #[test]
-fn a_line_of_64_mib_is_one_error_and_not_read_into_memory() {
+fn a_line_of_64_mib_is_one_error() {
     let bench = Bench::new();
     let mut input = format!("{GOOD}\n{{\"custom_id\":\"a\",\"x\":\"").into_bytes();
     input.resize(input.len() + (64 << 20), b'x');
@@ -344,6 +348,32 @@ fn two_records_of_one_name_are_refused_before_work_begins_or_where_they_come() {
     assert_eq!(lines.len(), 4);
     assert_eq!(code(&lines[2]), "duplicate_id");
     assert_eq!([&lines[0], &lines[1], &lines[3]].map(code), ["none"; 3]);
+    // They may be wanted, as where an engine sends lines again.
+    let done = run_with_input(
+        &[&args[..], &["--allow-duplicates"]].concat(),
+        text.as_bytes(),
+    );
+    assert_eq!(done.code, 0, "{}", done.err);
+    let lines = values(&done.out);
+    assert_eq!(lines[0]["text"], lines[2]["text"]);
+    let done = bench.run("out.jsonl", &["-q", "--allow-duplicates"]);
+    assert_eq!(
+        (done.code, bench.read("out.jsonl")),
+        (
+            0,
+            run_with_input(
+                &[&args[..], &["--allow-duplicates"]].concat(),
+                text.as_bytes()
+            )
+            .out
+        )
+    );
+    bench
+        .run(
+            "other.jsonl",
+            &["--allow-duplicates", "--order", "completion"],
+        )
+        .fails(2, &["--allow-duplicates needs --order input"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The commit protocol: complete lines only, one run at a time, and whatever interrupts it, the same bytes in the end.
 
-use super::{Bench, records, values};
+use super::{Bench, Moments, points, records, values};
 use crate::common::program::{Done, quern, run};
 use crate::common::script::Script;
 use crate::common::tiny::Tiny;
@@ -333,8 +333,9 @@ fn of_runs_that_start_together_one_writes() {
 #[test]
 fn a_signal_ends_it_between_two_passes_with_complete_lines() {
     let bench = Bench::new();
-    bench.write("in.jsonl", records(60));
+    bench.write("in.jsonl", records(400));
     let expected = whole(&bench, &["-q"]);
+    let mut stopped = 0;
     for (i, (number, code)) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)]
         .into_iter()
         .cycle()
@@ -346,15 +347,18 @@ fn a_signal_ends_it_between_two_passes_with_complete_lines() {
         wait_for_lines(&bench.path("out.jsonl"), 1 + 6 * i);
         signal(&child, number);
         let done = end(child);
-        // It may have come after the last record.
-        assert_eq!(done.code, code, "{}", done.err);
         let bytes = bench.read("out.jsonl");
+        // On a busy machine it may have ended before.
+        let ended = done.code == 0 && bytes == expected;
+        assert!(done.code == code || ended, "{} {}", done.code, done.err);
+        stopped += u32::from(!ended);
         values(&bytes);
         assert!(expected.starts_with(&bytes));
         let done = bench.run("out.jsonl", &["-q", "--resume"]);
         assert_eq!(done.code, 0, "{}", done.err);
         assert_eq!(bench.read("out.jsonl"), expected);
     }
+    assert!(stopped > 0);
     // Nothing to do is no reason not to listen.
     std::fs::remove_file(bench.path("out.jsonl")).unwrap();
     let (child, _stdin) = waiting(&bench, &[]);
@@ -449,10 +453,12 @@ fn a_model_that_changes_ends_it_and_one_that_is_replaced_does_not() {
         let mut file = std::fs::File::options().write(true).open(path).unwrap();
         file.write_all(&bytes).unwrap();
     };
-    for change in [cut, overwrite] {
+    let mut moments = Moments::new();
+    let times = points().div_ceil(10) as usize;
+    for change in [cut, overwrite].into_iter().cycle().take(2 * times) {
         let _ = std::fs::remove_file(bench.path("out.jsonl"));
         let child = bench.command("out.jsonl", &["-q"]).spawn().unwrap();
-        wait_for_lines(&bench.path("out.jsonl"), 5);
+        wait_for_lines(&bench.path("out.jsonl"), 1 + moments.next(100) as usize);
         change(bench.model.path());
         let done = end(child);
         std::fs::write(bench.model.path(), &model).unwrap();

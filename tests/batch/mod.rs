@@ -87,6 +87,30 @@ impl Bench {
     }
 }
 
+/// How many moments the tests of interruptions try: 20, or as many as QUERN_CRASH_POINTS says.
+fn points() -> u32 {
+    let points = std::env::var("QUERN_CRASH_POINTS");
+    points.map_or(20, |n| n.parse().expect("a number"))
+}
+
+/// Moments that differ from run to run of a test: each is as good as any other.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Moments {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Moments(now.map_or(1, |d| d.as_nanos() as u64) | 1)
+    }
+
+    /// A number from 0 to `most`.
+    fn next(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % (most + 1)
+    }
+}
+
 /// The lines of an output.
 fn values(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).expect("UTF-8");

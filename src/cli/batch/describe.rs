@@ -65,6 +65,7 @@ impl About<'_> {
         );
         m.set("text", args.text);
         m.set("lenient", args.lenient);
+        m.set("allow_duplicates", args.allow_duplicates);
         m.set("seed", self.seed);
         m.set("sampling", sampling(self.sampling)?);
         m.set("context", self.context as u64);

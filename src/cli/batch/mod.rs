@@ -9,6 +9,7 @@ mod progress;
 use super::embed::Pooling;
 use super::ending::EndingArgs;
 use super::load::{Loaded, ModelArgs};
+use super::memory;
 use super::messages::{self, Prompts, TemplateArgs};
 use super::output;
 use super::sampling::{SamplingArgs, Seed};
@@ -24,6 +25,7 @@ use crate::batch::shard::{Choice, Shard};
 use crate::batch::survey::{Stamp, Survey, survey};
 use crate::batch::{self, Limits};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Model;
 use crate::template::DateTime;
 use prepare::Desk;
 use progress::{Display, Mode, by_code};
@@ -78,6 +80,9 @@ pub struct Args {
     /// Pass over fields of records that are not known, instead of failing the record
     #[arg(long)]
     pub lenient: bool,
+    /// Answer records whose name came before as any other; names are then not compared, and no memory is needed for them
+    #[arg(long)]
+    pub allow_duplicates: bool,
     /// Write the lines of failed records to this file as well
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
@@ -96,7 +101,7 @@ pub struct Args {
     /// Texts that are written side by side
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_inflight)]
     pub max_inflight: Inflight,
-    /// Most memory for keys and values, such as 512M or 4G (default: what the machine can spare); records wait for it
+    /// Most memory for keys and values, such as 512M or 4G (default: three quarters of what is free beside the model); records wait for it
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
     /// Plain completion of prompts: no chat template around them
@@ -217,6 +222,11 @@ impl Args {
                 "--pooling is none, expected one that makes a vector of a text",
             ));
         }
+        if self.allow_duplicates && self.order == Order::Completion {
+            return Err(Error::usage(
+                "--allow-duplicates needs --order input: in another one names tell which records have been answered",
+            ));
+        }
         let output = self.output.as_deref().filter(|path| is_dash(path));
         if self.resume && output.is_some() {
             return Err(Error::usage(
@@ -224,6 +234,11 @@ impl Args {
             ));
         }
         Ok(())
+    }
+
+    /// Whether nobody asks what records are called.
+    fn has_no_names(&self) -> bool {
+        self.text || self.allow_duplicates
     }
 
     /// Opens the input; one that is a file is looked through.
@@ -234,7 +249,7 @@ impl Args {
             let mut file = File::open(&path).map_err(failed)?;
             if file.metadata().map_err(failed)?.is_file() {
                 let stamp = Stamp::of(&path, &file)?;
-                let survey = survey(&path, &mut file, self.text)?;
+                let survey = survey(&path, &mut file, self.has_no_names())?;
                 let copy = file.try_clone().map_err(failed)?;
                 let input = Input::of_file(&path, file);
                 return Ok(Source {
@@ -382,7 +397,7 @@ pub fn run(mut args: Args) -> Result<()> {
         limit: args.limit,
         seed,
         style,
-        compare_names: survey.is_none() && !args.text,
+        compare_names: survey.is_none() && !args.has_no_names(),
     };
     let records = survey.map(|s| args.limit.map_or(s.records, |limit| limit.min(s.records)));
     let about = describe::About {
@@ -415,7 +430,7 @@ pub fn run(mut args: Args) -> Result<()> {
     }
     let limits = Limits {
         max_inflight: args.max_inflight.0,
-        kv_memory: args.kv_memory,
+        kv_memory: args.kv_memory.or_else(|| spare_memory(&reader.model)),
         chunk: args.model.chunk as usize,
     };
     let total = records.map(|records| shard.share(records));
@@ -469,6 +484,15 @@ pub fn run(mut args: Args) -> Result<()> {
     }
     ended?;
     outcome(&status)
+}
+
+/// What keys and values may have where nobody says it: three quarters of what is free beside the model, since buffers, answers and other programs need
+/// some too.
+fn spare_memory(model: &Model) -> Option<u64> {
+    const LEAST: u64 = 64 << 20;
+    let free = memory::available()?;
+    let beside = free.saturating_sub(model.file().mapped_bytes());
+    Some((beside / 4 * 3).max(LEAST))
 }
 
 /// Exit 1 if records failed.
