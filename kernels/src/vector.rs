@@ -59,6 +59,8 @@ pub(crate) trait Vector: Copy {
 
     /// Asks for the cache line at `p`, which may be any address, mapped or not.
     unsafe fn prefetch(p: *const u8);
+    /// The same, into the second-level cache.
+    unsafe fn prefetch_far(p: *const u8);
 
     /// `self + b`.
     unsafe fn add(self, b: Self) -> Self;

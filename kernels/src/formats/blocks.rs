@@ -8,15 +8,16 @@
 //! ```
 //!
 //! A panel is a header of `HEADER` bytes per *step* of 64 or 256 columns, padded with zeros to a line, and then a tile of `TILE` bytes
-//! per step. A tile has scales first and then codes in up to three kinds of lines. Of a line, bytes 4r to 4r + 4 belong to
-//! row r; column 4g + j of a block of 32 (g = 0..8) lies in byte j of them:
+//! per step. A tile has scales first and then codes, of 32 columns after another, in up to three kinds of lines. Of a line,
+//! bytes 4r to 4r + 4 belong to row r; column 4g + j of the 32 (g = 0..8) lies in byte j of them:
 //!
 //! ```text
-//! nibbles  4 lines per 32 columns:  line g % 4, bits 0..4 for g < 4, bits 4..8 for g >= 4
-//! twos     2 lines per 32 columns:  line g / 4, bits 2(g % 4) .. 2(g % 4) + 2
-//! ones     1 line  per 32 columns:  bit g
+//! nibbles  4 lines:  line g % 4, bits 0..4 for g < 4, bits 4..8 for g >= 4
+//! twos     2 lines:  line g / 4, bits 2(g % 4) .. 2(g % 4) + 2
+//! ones     1 line:   bit g
 //! ```
 //!
+//! So whoever reads a panel once reads it from front to back, which is what processors fetch ahead best.
 //! A code is made of what the format has of them: nibbles or twos below, then twos or ones above. So every eight lines of unsigned codes
 //! take a shift and a mask per part, and a panel has exactly the bytes of 16 rows in GGUF. All bits of GGUF are kept.
 //!
@@ -38,9 +39,6 @@ use super::{BadPanel, PADDING, SCALE_NOT_FINITE};
 use crate::gemm::blocks::Lanes;
 use crate::matmul::IntJob;
 use crate::{BLOCK, PANEL_ROWS};
-
-/// The offset of a kind of lines that a format does not have.
-pub(crate) const NONE: usize = usize::MAX;
 
 /// A block of one row as numbers. A format uses what it has; the rest is zero.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,12 +157,14 @@ pub(crate) trait Blocks: 'static {
     const MINS: bool = false;
     /// What codes stand for, if not for themselves.
     const TABLE: Option<&'static [u8; 16]> = None;
-    /// Where the lines of each kind begin in a tile.
-    const NIBBLES: usize = NONE;
-    /// The same.
-    const TWOS: usize = NONE;
-    /// The same.
-    const ONES: usize = NONE;
+    /// Where codes begin in a tile.
+    const CODES: usize;
+    /// Whether there are lines of nibbles.
+    const NIBBLES: bool = false;
+    /// Whether there are lines of twos.
+    const TWOS: bool = false;
+    /// Whether there are lines of ones.
+    const ONES: bool = false;
 
     /// Visits `d`, `dmin`, scales and minimums of the block of a row; `half` is the block's place in its step.
     fn scales(io: &mut impl Io, half: usize, row: usize, fields: &mut Fields);
@@ -205,6 +205,14 @@ pub(crate) const fn subs<B: Blocks>() -> usize {
     BLOCK / B::SUB
 }
 
+/// Where nibbles, twos and ones of a block of 32 columns begin in a tile.
+pub(crate) const fn lines<B: Blocks>(block: usize) -> (usize, usize, usize) {
+    let nibbles = 4 * B::NIBBLES as usize;
+    let twos = 2 * B::TWOS as usize;
+    let first = B::CODES + block * (nibbles + twos + B::ONES as usize) * 64;
+    (first, first + nibbles * 64, first + (nibbles + twos) * 64)
+}
+
 /// Bytes of the header of a panel of so many steps.
 pub(crate) fn header_bytes(steps: usize, of_one: usize) -> usize {
     (steps * of_one).next_multiple_of(64)
@@ -232,19 +240,20 @@ fn visit<B: Blocks>(io: &mut impl Io, half: usize, row: usize, fields: &mut Fiel
     for (i, code) in fields.codes[..B::COLS].iter_mut().enumerate() {
         let (block, g) = (half + i / BLOCK, i % BLOCK / 4);
         let byte = row * 4 + i % 4;
+        let (nibbles, twos, ones) = lines::<B>(block);
         let mut from = 0;
-        if B::NIBBLES != NONE {
-            let at = B::NIBBLES + (block * 4 + g % 4) * 64 + byte;
+        if B::NIBBLES {
+            let at = nibbles + g % 4 * 64 + byte;
             io.bits((Side::Tile, at), g as u32 / 4 * 4, 4, code, from);
             from += 4;
         }
-        if B::TWOS != NONE {
-            let at = B::TWOS + (block * 2 + g / 4) * 64 + byte;
+        if B::TWOS {
+            let at = twos + g / 4 * 64 + byte;
             io.bits((Side::Tile, at), g as u32 % 4 * 2, 2, code, from);
             from += 2;
         }
-        if B::ONES != NONE {
-            let at = B::ONES + block * 64 + byte;
+        if B::ONES {
+            let at = ones + byte;
             io.bits((Side::Tile, at), g as u32, 1, code, from);
         }
     }

@@ -4,7 +4,7 @@
 //! ```text
 //! step of 64 columns, 576 bytes:
 //!   line 0    scales:  [ block 0: r0 | r1 | ... | r15 ][ block 1: r0 | r1 | ... | r15 ]       32 x f16
-//!   line 1..  nibbles, 4 lines per block
+//!   line 1..  codes: nibbles
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -31,7 +31,8 @@ impl Blocks for Iq4nl {
     const ZERO: i32 = 128;
     const MOST: u8 = 241;
     const TABLE: Option<&'static [u8; 16]> = Some(&TABLE);
-    const NIBBLES: usize = 64;
+    const CODES: usize = 64;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, half: usize, row: usize, f: &mut Fields) {

@@ -5,7 +5,7 @@
 //! step of 256 columns, 2176 bytes:
 //!   line 0     [ d: r0 | r1 | ... | r15 ]   16 x f16, then byte 32 + 16(b / 4) + r, from bit 2(b % 4):   2 bits scale >> 4
 //!   line 1     byte 16(b / 2) + r, sub-block b = 0..8, from bit 4(b % 2):   4 bits scale & 15
-//!   line 2..   nibbles, 4 lines per 32 columns
+//!   line 2..   codes: nibbles
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -25,7 +25,8 @@ impl Blocks for Iq4xs {
     const ZERO: i32 = 128;
     const MOST: u8 = 241;
     const TABLE: Option<&'static [u8; 16]> = Some(&TABLE);
-    const NIBBLES: usize = 128;
+    const CODES: usize = 128;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! header, 32 bytes per step of 64 columns:  [ block 0: r0 | r1 | ... | r15 ][ block 1: ... ]     32 x u8, the exponents e
-//! step of 64 columns, 512 bytes:            nibbles, 4 lines per block
+//! step of 64 columns, 512 bytes:            codes: nibbles
 //! ```
 //! Lines of codes: see [`super::blocks`]. The exponent 255 is no number. Code 8, the float -0, is the integer 0.
 
@@ -36,7 +36,8 @@ impl Blocks for Mxfp4 {
     const ZERO: i32 = 12;
     const MOST: u8 = 24;
     const TABLE: Option<&'static [u8; 16]> = Some(&TABLE);
-    const NIBBLES: usize = 0;
+    const CODES: usize = 0;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, half: usize, row: usize, f: &mut Fields) {

@@ -5,7 +5,7 @@
 //! step of 256 columns, 1344 bytes:
 //!   line 0       [ d: r0 | r1 | ... | r15 ][ dmin: r0 | ... | r15 ]                    32 x f16
 //!   lines 1..5   byte 16s + r, sub-block s = 0..16:   bits 0..4 = scale, bits 4..8 = minimum
-//!   line 5..     twos, 2 lines per 32 columns
+//!   line 5..     codes: twos
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -25,7 +25,8 @@ impl Blocks for Q2k {
     const ZERO: i32 = 0;
     const MOST: u8 = 3;
     const MINS: bool = true;
-    const TWOS: usize = 320;
+    const CODES: usize = 320;
+    const TWOS: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

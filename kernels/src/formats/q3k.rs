@@ -6,8 +6,7 @@
 //! step of 256 columns, 1728 bytes:
 //!   lines 0, 1   byte 16(s / 2) + r, sub-block s = 0..16, from bit 4(s % 2):   4 bits scale & 15
 //!   line 2       byte 16(s / 4) + r, from bit 2(s % 4):   2 bits scale >> 4
-//!   line 3..     twos, 2 lines per 32 columns
-//!   line 19..    ones (bit 2 of codes), 1 line per 32 columns
+//!   line 3..     codes: twos, ones (bit 2)
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -35,8 +34,9 @@ impl Blocks for Q3k {
     const SUB: usize = 16;
     const ZERO: i32 = 4;
     const MOST: u8 = 7;
-    const TWOS: usize = 192;
-    const ONES: usize = 1216;
+    const CODES: usize = 192;
+    const TWOS: bool = true;
+    const ONES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

@@ -6,7 +6,7 @@
 //!   line 0       [ d: r0 | r1 | ... | r15 ][ dmin: r0 | ... | r15 ]                               32 x f16
 //!   lines 1, 2   byte 16b + r, sub-block b = 0..8:   bits 0..4 = scale & 15,  bits 4..8 = minimum & 15
 //!   line 3       byte 16(b / 2) + r, from bit 4(b % 2):   2 bits scale >> 4,  2 bits minimum >> 4
-//!   line 4..     nibbles, 4 lines per 32 columns
+//!   line 4..     codes: nibbles
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -81,7 +81,8 @@ impl Blocks for Q4k {
     const ZERO: i32 = 0;
     const MOST: u8 = 15;
     const MINS: bool = true;
-    const NIBBLES: usize = 256;
+    const CODES: usize = 256;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

@@ -4,7 +4,7 @@
 //! step of 64 columns, 640 bytes:
 //!   line 0     scales:    [ block 0: r0 | r1 | ... | r15 ][ block 1: r0 | r1 | ... | r15 ]       32 x f16
 //!   line 1     minimums:  the same
-//!   line 2..   nibbles, 4 lines per block
+//!   line 2..   codes: nibbles
 //! ```
 //! Lines of codes: see [`super::blocks`], whose `min` is the negated minimum.
 
@@ -53,7 +53,8 @@ impl Blocks for Q4m {
     const ZERO: i32 = 0;
     const MOST: u8 = 15;
     const MINS: bool = true;
-    const NIBBLES: usize = 128;
+    const CODES: usize = 128;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, half: usize, row: usize, f: &mut Fields) {

@@ -3,8 +3,7 @@
 //! ```text
 //! step of 64 columns, 704 bytes:
 //!   line 0    scales:  [ block 0: r0 | r1 | ... | r15 ][ block 1: r0 | r1 | ... | r15 ]       32 x f16
-//!   line 1..  nibbles, 4 lines per block
-//!   line 9..  ones (bit 4 of codes), 1 line per block
+//!   line 1..  codes: nibbles, ones (bit 4)
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -45,8 +44,9 @@ impl Blocks for Q5 {
     const SUB: usize = 32;
     const ZERO: i32 = 16;
     const MOST: u8 = 31;
-    const NIBBLES: usize = 64;
-    const ONES: usize = 576;
+    const CODES: usize = 64;
+    const NIBBLES: bool = true;
+    const ONES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, half: usize, row: usize, f: &mut Fields) {

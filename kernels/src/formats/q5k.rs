@@ -4,8 +4,7 @@
 //! ```text
 //! step of 256 columns, 2816 bytes:
 //!   lines 0..4   d, dmin, scales and minimums, as in q4k
-//!   line 4..     nibbles, 4 lines per 32 columns
-//!   line 36..    ones (bit 4 of codes), 1 line per 32 columns
+//!   line 4..     codes: nibbles, ones (bit 4)
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -24,8 +23,9 @@ impl Blocks for Q5k {
     const ZERO: i32 = 0;
     const MOST: u8 = 31;
     const MINS: bool = true;
-    const NIBBLES: usize = 256;
-    const ONES: usize = 2304;
+    const CODES: usize = 256;
+    const NIBBLES: bool = true;
+    const ONES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

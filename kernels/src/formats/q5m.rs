@@ -4,8 +4,7 @@
 //! step of 64 columns, 768 bytes:
 //!   line 0     scales:    [ block 0: r0 | r1 | ... | r15 ][ block 1: r0 | r1 | ... | r15 ]       32 x f16
 //!   line 1     minimums:  the same
-//!   line 2..   nibbles, 4 lines per block
-//!   line 10..  ones (bit 4 of codes), 1 line per block
+//!   line 2..   codes: nibbles, ones (bit 4)
 //! ```
 //! Lines of codes: see [`super::blocks`], whose `min` is the negated minimum.
 
@@ -31,8 +30,9 @@ impl Blocks for Q5m {
     const ZERO: i32 = 0;
     const MOST: u8 = 31;
     const MINS: bool = true;
-    const NIBBLES: usize = 128;
-    const ONES: usize = 640;
+    const CODES: usize = 128;
+    const NIBBLES: bool = true;
+    const ONES: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, half: usize, row: usize, f: &mut Fields) {

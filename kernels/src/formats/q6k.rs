@@ -5,8 +5,7 @@
 //! header, 32 bytes per step of 256 columns:   d: [ r0 | r1 | ... | r15 ]     16 x f16
 //! step of 256 columns, 3328 bytes:
 //!   lines 0..4   byte 16s + r, sub-block s = 0..16:   scale, i8
-//!   line 4..     nibbles, 4 lines per 32 columns
-//!   line 36..    twos (bits 4 and 5 of codes), 2 lines per 32 columns
+//!   line 4..     codes: nibbles, twos (bits 4 and 5)
 //! ```
 //! Lines of codes: see [`super::blocks`].
 
@@ -30,8 +29,9 @@ impl Blocks for Q6k {
     const SUB: usize = 16;
     const ZERO: i32 = 32;
     const MOST: u8 = 63;
-    const NIBBLES: usize = 256;
-    const TWOS: usize = 2304;
+    const CODES: usize = 256;
+    const NIBBLES: bool = true;
+    const TWOS: bool = true;
 
     #[inline(always)]
     fn scales(io: &mut impl Io, _: usize, row: usize, f: &mut Fields) {

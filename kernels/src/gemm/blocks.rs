@@ -6,7 +6,7 @@
 //! would be repeated for every tile.
 
 use super::{Place, Shapes, Step, Walk};
-use crate::formats::blocks::{Blocks, NONE, header_bytes, subs};
+use crate::formats::blocks::{Blocks, header_bytes, lines, subs};
 use crate::matmul::IntJob;
 use crate::vector::Vector;
 use crate::{BLOCK, PANEL_ROWS};
@@ -147,11 +147,12 @@ impl<L: Lanes, B: Blocks> Source<L> for Packed<B> {
         // SAFETY: the lines of that block are within the tile; features are the caller's promise.
         unsafe {
             // No closures here nor below where vectors pass: they would be compiled without the features, and not always inlined.
-            let nibbles = tile.wrapping_add(B::NIBBLES.wrapping_add((block * 4 + i) * 64));
-            let twos = tile.wrapping_add(B::TWOS.wrapping_add((block * 2 + half) * 64));
-            let ones = tile.wrapping_add(B::ONES.wrapping_add(block * 64));
+            let (nibbles, twos, ones) = lines::<B>(block);
+            let nibbles = tile.wrapping_add(nibbles + i * 64);
+            let twos = tile.wrapping_add(twos + half * 64);
+            let ones = tile.wrapping_add(ones);
             let (two, one) = (2 * i, 4 * half + i);
-            let codes = match (B::NIBBLES != NONE, B::TWOS != NONE, B::ONES != NONE) {
+            let codes = match (B::NIBBLES, B::TWOS, B::ONES) {
                 (true, false, false) => nibble::<L>(nibbles, half),
                 (true, true, _) => L::or(nibble::<L>(nibbles, half), field::<L>(twos, two, 2, 4)),
                 (true, false, true) => {
@@ -240,6 +241,10 @@ impl<L: Lanes, const SUBS: usize, const MINS: bool, const RANGE: u8> Source<L>
     }
 }
 
+/// How far ahead of its work a tile asks for weights that come from memory. Decoding takes so many instructions that a processor sees few of the next lines
+/// by itself; from the second-level cache they are fast enough.
+const AHEAD: usize = 8 << 10;
+
 /// One tile: all pointers are at its first token and step.
 pub(crate) struct Tile {
     weights: *const u8,
@@ -255,6 +260,8 @@ pub(crate) struct Tile {
     /// Per sub-block: `-ZERO * sum`, and `a_scale * sum` where there are minimums.
     offsets: *const i32,
     sums: *const f32,
+    /// Bytes to the end of a panel if its weights come from memory; zero if they do not.
+    streamed: usize,
     place: Place,
 }
 
@@ -456,6 +463,25 @@ impl Block<'_> {
     }
 }
 
+/// Asks for what P panels of a streaming tile will need in a while, `bytes` of each: what is that far ahead of offset `at`,
+/// and at the end of the panels the next ones.
+///
+/// # Safety
+/// The CPU must have the features of `V`.
+#[inline(always)]
+unsafe fn fetch<V: Vector, const P: usize>(a: &Tile, at: usize, bytes: usize) {
+    let mut from = a.weights.wrapping_add(at + AHEAD);
+    if at + AHEAD >= a.streamed {
+        from = from.wrapping_add((P - 1) * a.panel_bytes);
+    }
+    for p in 0..P {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: any address will do.
+            unsafe { V::prefetch_far(from.wrapping_add(p * a.panel_bytes + line)) }
+        }
+    }
+}
+
 /// The product of P panels and T tokens over the steps of a tile.
 ///
 /// # Safety
@@ -467,6 +493,11 @@ pub(crate) unsafe fn tile<L: Lanes, S: Source<L>, const P: usize, const T: usize
         let mut acc = a.place.begin::<L::F, P, T>();
         for step in 0..a.steps {
             for in_step in 0..S::BLOCKS {
+                if a.streamed > 0 {
+                    let line = |block| S::TILE / 64 * block / S::BLOCKS * 64;
+                    let (from, to) = (line(in_step), line(in_step + 1));
+                    fetch::<L::F, P>(a, step * S::TILE + from, to - from);
+                }
                 let block = Block {
                     tile: a,
                     weights: a.weights.add(step * S::TILE),
@@ -595,17 +626,14 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
         Some(strips) => (strips.shapes, strips.pick),
         None => (instances.shapes, instances.packed),
     };
-    // What the strip holds: panels and steps.
-    let mut held = (0, 0, 0, 0);
     walk.run(shapes, parking, |step: &Step| {
         let panel = &job.weights[step.panel * job.panel_bytes..];
         let headers = panel[step.from * layout.header..].as_ptr();
         let packed = panel[header + step.from * layout.tile..].as_ptr();
-        let wanted = (step.panel, step.panels, step.from, step.to);
         let count = step.to - step.from;
         let strip_panel = count * strip_step;
         if let Some(strips) = strips
-            && held != wanted
+            && step.fresh
         {
             let lines = step.panels * strip_panel / 64;
             if strip.len() < lines {
@@ -624,7 +652,6 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
                 // SAFETY: the panels of the step are within the weights, and the strip has room for them.
                 unsafe { (strips.decode)(&decode) };
             }
-            held = wanted;
         }
         let (block, blocks_stride) = (step.from * per_step, job.stride / BLOCK);
         let sub = (step.token * blocks_stride + block) * layout.subs;
@@ -643,6 +670,10 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
             scales: job.scales[step.token * blocks_stride + block..].as_ptr(),
             offsets: job.offsets[if layout.mins { 0 } else { sub }..].as_ptr(),
             sums: job.sums[if layout.mins { sub } else { 0 }..].as_ptr(),
+            streamed: match strips {
+                None if step.fresh => (walk.steps - step.from) * layout.tile,
+                _ => 0,
+            },
             place: step.place(&job.out),
         };
         // SAFETY: features are the caller's promise. The job's sizes were checked where it was made: `panels` panels of `steps`

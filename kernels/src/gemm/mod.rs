@@ -78,6 +78,8 @@ pub(crate) struct Step {
     /// Steps of K.
     pub from: usize,
     pub to: usize,
+    /// Whether this is the first tile of the chunk of tokens that reads these weights.
+    pub fresh: bool,
     /// Accumulators start at zero (or else where they are parked).
     pub first: bool,
     /// Accumulators go to the output (or else are parked).
@@ -213,6 +215,7 @@ impl Walk {
                         tokens: end - start,
                         from,
                         to,
+                        fresh: i == 0,
                         first: from == 0,
                         last: to == self.steps,
                         parked: parking.as_mut_ptr().wrapping_add(start * panels).cast(),

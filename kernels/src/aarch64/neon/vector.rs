@@ -149,6 +149,14 @@ impl Vector for Neon {
     }
 
     #[inline(always)]
+    unsafe fn prefetch_far(p: *const u8) {
+        // As above.
+        unsafe {
+            asm!("prfm pldl2keep, [{}]", in(reg) p, options(readonly, nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {
         Self(unsafe { each!(i => vaddq_f32(self.0[i], b.0[i])) })
     }

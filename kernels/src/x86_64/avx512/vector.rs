@@ -65,6 +65,11 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch_far(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {
         Self(unsafe { _mm512_add_ps(self.0, b.0) })
     }
