@@ -118,6 +118,9 @@ impl Source {
         // without a copy.
         let map = unsafe { MmapOptions::new().len(len).map(&self.file) }
             .map_err(|e| Error::io("map", &self.path, &e))?;
+        // What is not in memory yet is then read in huge pages, where the file system can: see `atomic`.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         let message = format!(
             "quern: {:?}: the model file was cut short or its disk failed while it was in use",
             self.path

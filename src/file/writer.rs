@@ -74,7 +74,7 @@ impl Writer<AtomicFile> {
     /// # Errors
     /// Invalid if tensors are missing; io. The target is then as it was, and nothing is left behind.
     pub fn finish(self) -> Result<FileId> {
-        let (file, id) = self.seal()?;
+        let (mut file, id) = self.seal()?;
         file.sync()?;
         let written = ModelFile::open(file.path(), OpenOptions::default())?;
         if written.id() != id {
