@@ -115,11 +115,12 @@ fn a_measurement_compares_itself_with_an_earlier_one() {
     // As if it had been so many times as slow before.
     let earlier = |name: &str, slower: f64| {
         let mut report = before.json();
-        for row in report["rows"].as_array_mut().unwrap() {
-            if row["group"] == "kernels" {
-                for sample in row["samples"].as_array_mut().unwrap() {
-                    *sample = (sample.as_f64().unwrap() * slower).into();
-                }
+        let rows = report["rows"].as_array_mut().unwrap();
+        // The machine's own limits may differ from one run to the next by anything.
+        rows.retain(|row| row["group"] == "kernels");
+        for row in rows {
+            for sample in row["samples"].as_array_mut().unwrap() {
+                *sample = (sample.as_f64().unwrap() * slower).into();
             }
         }
         files.write(name, &report.to_string())

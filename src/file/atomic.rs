@@ -234,3 +234,33 @@ fn remove_stale(folder: &Path, prefix: &OsStr) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_any_size_and_order_make_the_file() {
+        let folder = std::env::temp_dir().join(format!("quern-atomic-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("out");
+        let expected: Vec<u8> = (0..2 * CHUNK + 12_345)
+            .map(|i| (i * 7 % 251) as u8)
+            .collect();
+        let mut file = AtomicFile::create(&path).unwrap();
+        // The head last, as weight files are written.
+        file.seek(SeekFrom::Start(1000)).unwrap();
+        let mut rest = &expected[1000..];
+        for size in [1, CHUNK - 1001, 3, 4096, CHUNK + 1, usize::MAX] {
+            let (piece, others) = rest.split_at(size.min(rest.len()));
+            file.write_all(piece).unwrap();
+            rest = others;
+        }
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.write_all(&expected[..1000]).unwrap();
+        assert!(!path.exists());
+        file.commit().unwrap();
+        assert!(std::fs::read(&path).unwrap() == expected);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
