@@ -196,6 +196,12 @@ impl<'a> Product<'a> {
     }
 }
 
+/// Bytes of the weights of products, of which so many matrices are read.
+fn bytes(products: &[Product<'_>], matrices: usize) -> u64 {
+    let of = |p: &Product<'_>| (p.panels() * p.matrix.panel_bytes() * matrices) as u64;
+    products.iter().map(of).sum()
+}
+
 /// All products of the same activations in one phase.
 pub fn matmul(ctx: &Context<'_>, acts: &ActBuffer, n: usize, products: &[Product<'_>]) {
     let threads = ctx.crew.threads();
@@ -212,6 +218,7 @@ pub fn matmul(ctx: &Context<'_>, acts: &ActBuffer, n: usize, products: &[Product
     };
     let token_chunks = n.div_ceil(tokens);
     let panel_chunks: usize = products.iter().map(|p| p.panels().div_ceil(group)).sum();
+    ctx.crew.next("products", || bytes(products, 1));
     ctx.crew.for_each(token_chunks * panel_chunks, |job, me| {
         let (t0, mut chunk) = (job / panel_chunks * tokens, job % panel_chunks);
         let mut chosen = &products[0];
@@ -269,6 +276,7 @@ pub fn matmul_groups(
     let group = all.div_ceil(ctx.crew.threads() * 4).clamp(2, PANEL_GROUP);
     let chunks: usize = products.iter().map(|p| p.panels().div_ceil(group)).sum();
     let most = (ACTS_IN_CACHE / acts.stride.max(1)).clamp(32, 512);
+    ctx.crew.next("products", || bytes(products, groups.len()));
     ctx.crew.for_each(groups.len() * chunks, |job, me| {
         let (at, mut chunk) = (&groups[job / chunks], job % chunks);
         let mut chosen = &products[0];
@@ -381,6 +389,7 @@ pub fn settle(
     let kernels = ctx.kernels;
     let stride = hidden.next_multiple_of(PANEL_ROWS);
     let stream = Disjoint::new(x);
+    ctx.crew.next("sum, norm, quantization", || 0);
     // The first output becomes the sum.
     let joining = pending.and_then(|mut p| {
         let (first, others) = std::mem::take(&mut p.outputs).split_first_mut()?;

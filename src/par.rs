@@ -10,7 +10,10 @@
 // The lifetime of a phase's closure is hidden from the compiler: the waiting threads outlive it, the phase does not.
 #![allow(unsafe_code)]
 
+pub mod profile;
+
 use crate::error::{Error, Result};
+use profile::Profile;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -18,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
+use std::time::Instant;
 
 /// Spins before a waiting thread parks: about 30 microseconds of PAUSE. Longer would burn the processor of a neighbour, shorter would
 /// park between the phases of one pass.
@@ -56,6 +60,8 @@ struct Shared {
     /// Who leads; a thread that finishes a phase last may have to wake it.
     leader: Mutex<Option<Thread>>,
     spins: u32,
+    /// Where the time is written down, if it is.
+    profile: OnceLock<Arc<Profile>>,
 }
 
 // SAFETY: `job` is written by the leader (`leading` makes it one at a time) only while no helper is in a phase (busy is zero) and read by helpers only after the
@@ -97,6 +103,7 @@ impl Shared {
     /// Takes jobs until there are none left; a panic ends the phase for everybody.
     fn work(&self, me: usize, job: &Job<'_>) {
         let jobs = self.jobs.load(Ordering::Relaxed);
+        let start = self.profile.get().map(|_| Instant::now());
         let result = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 let i = self.next.fetch_add(1, Ordering::Relaxed);
@@ -112,6 +119,9 @@ impl Shared {
                 .lock()
                 .unwrap_or_else(|e| e.into_inner())
                 .get_or_insert(panic);
+        }
+        if let (Some(profile), Some(start)) = (self.profile.get(), start) {
+            profile.worked(start.elapsed());
         }
     }
 
@@ -148,18 +158,41 @@ impl Crew<'_> {
         self.threads
     }
 
+    /// Tells the profile, if there is one, what is done from now on.
+    pub fn operation(&self, name: &'static str) {
+        if let Some(profile) = self.shared.profile.get() {
+            profile.operation(name);
+        }
+    }
+
+    /// Tells it what the next phase is and how many bytes that reads.
+    pub fn next(&self, phase: &'static str, bytes: impl FnOnce() -> u64) {
+        if let Some(profile) = self.shared.profile.get() {
+            profile.next(phase, bytes());
+        }
+    }
+
     /// Runs `job(i, thread)` for every i in `0..jobs` and returns when all are done. Threads take the next job as they get free.
     ///
     /// # Panics
     /// If a job panics, after all threads have left the phase.
     pub fn for_each(&self, jobs: usize, job: impl Fn(usize, usize) + Sync) {
+        let shared = self.shared;
+        let profile = shared.profile.get();
+        if let Some(profile) = profile {
+            profile.begin();
+        }
         if self.threads == 1 || jobs <= 1 {
+            let start = profile.map(|_| Instant::now());
             for i in 0..jobs {
                 job(i, 0);
             }
+            if let (Some(profile), Some(start)) = (profile, start) {
+                profile.worked(start.elapsed());
+                profile.end(self.threads);
+            }
             return;
         }
-        let shared = self.shared;
         let job: &Job<'_> = &job;
         // SAFETY: only the lifetime changes. Helpers use the reference between the change of `epoch` and their decrement of `busy`, and this
         // function does not return (nor unwind: `work` catches) before `busy` is zero.
@@ -177,6 +210,9 @@ impl Crew<'_> {
         shared.wait(0, || shared.busy.load(Ordering::SeqCst) == 0);
         // SAFETY: busy is zero, so no helper looks at the closure any more.
         unsafe { *shared.job.get() = None };
+        if let Some(profile) = profile {
+            profile.end(self.threads);
+        }
         let panic = shared
             .panic
             .lock()
@@ -237,6 +273,7 @@ impl Team {
             handles: (0..threads).map(|_| OnceLock::new()).collect(),
             leader: Mutex::new(None),
             spins: if threads <= processors { SPINS } else { 0 },
+            profile: OnceLock::new(),
         });
         let pool = match threads {
             1 => None,
@@ -277,6 +314,11 @@ impl Team {
         self.threads
     }
 
+    /// Writes down in this profile where the time goes, from now on; the first call counts.
+    pub fn set_profile(&self, profile: Arc<Profile>) {
+        let _ = self.shared.profile.set(profile);
+    }
+
     /// Runs `leader` while the team serves its phases. One at a time: who comes while another leads waits.
     ///
     /// # Panics
@@ -287,11 +329,17 @@ impl Team {
             let me = std::thread::current();
             *self.shared.leader.lock().unwrap_or_else(|e| e.into_inner()) = Some(me);
         }
-        leader(&Crew {
+        let profile = self.shared.profile.get();
+        let before = profile.map(|p| p.operation("start of a pass"));
+        let outcome = leader(&Crew {
             shared: &self.shared,
             threads: self.threads,
             _leader: PhantomData,
-        })
+        });
+        if let (Some(profile), Some(before)) = (profile, before) {
+            profile.operation(before);
+        }
+        outcome
     }
 
     /// Runs `job(i, thread)` for every i in `0..jobs` on the team: for work that is one phase long.

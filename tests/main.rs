@@ -45,6 +45,7 @@ mod layouts;
 mod materialise;
 mod pipes;
 mod pocket;
+mod profile;
 mod prompt_cache;
 mod readme;
 mod recurrent;

@@ -50,6 +50,20 @@ pub struct Core<'a> {
     pub sinks: Option<&'a [f32]>,
 }
 
+impl Core<'_> {
+    /// Bytes of keys and values that the tokens of these spans see, each counted once.
+    fn bytes(&self, spans: &[Span<'_>]) -> u64 {
+        let of = |span: &Span<'_>| {
+            let shape = &span.seq.caches[self.cache].shape;
+            let seen = shape.window.map_or(span.keys, |w| w + span.rows.len());
+            let keys = shape.kv.k_tile_bytes(self.key_dim) / TILE;
+            let one = keys + shape.kv.v_row_bytes(self.value_dim);
+            (seen.min(span.keys) * self.n_kv_heads * one) as u64
+        };
+        spans.iter().map(of).sum()
+    }
+}
+
 /// Buffers of all tokens, reused by every layer, and one workspace per thread.
 #[derive(Default)]
 pub struct Buffers {
@@ -383,12 +397,14 @@ pub fn attend(
         };
 
     let jobs = blocks * n_kv * pieces;
+    let read = || core.bytes(spans);
     let most_ranges = spans
         .iter()
         .map(|s| (s.keys - 1) / RANGE + 1)
         .max()
         .unwrap_or(1);
     if jobs >= 2 * threads || most_ranges == 1 {
+        ctx.crew.next("scores and values", read);
         ctx.crew.for_each(jobs, |job, me| {
             let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
             with_block(job, &mut |block, row| {
@@ -411,6 +427,7 @@ pub fn attend(
     let slot = rows * (width + 2);
     grow(&mut b.partial, jobs * most_ranges * slot);
     let partial = Disjoint::new(&mut b.partial);
+    ctx.crew.next("scores and values", read);
     ctx.crew.for_each(jobs * most_ranges, |part, me| {
         let (job, index) = (part / most_ranges, part % most_ranges);
         let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
@@ -431,6 +448,7 @@ pub fn attend(
         });
     });
     let partial = &b.partial;
+    ctx.crew.next("merge", || 0);
     ctx.crew.for_each(jobs, |job, me| {
         let work = &mut *work[me].lock().unwrap_or_else(|e| e.into_inner());
         with_block(job, &mut |block, row| {

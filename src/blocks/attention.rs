@@ -246,6 +246,7 @@ impl Attention {
             Disjoint::new(&mut b.k),
             Disjoint::new(&mut b.v),
         );
+        ctx.crew.next("keys, values, rotation", || 0);
         ctx.crew.for_each(spans.len() * n_kv, |job, me| {
             let row = &mut *rows[me].lock().unwrap_or_else(|e| e.into_inner());
             let (span, head) = (&spans[job / n_kv], job % n_kv);

@@ -23,6 +23,7 @@ pub mod memory;
 pub mod memory_limit;
 pub mod messages;
 pub mod output;
+pub mod profile;
 pub mod prompt_cache;
 pub mod report;
 pub mod run;

@@ -5,6 +5,7 @@ use super::load::{Ids, ModelArgs};
 use super::logprobs::Logged;
 use super::messages::{self, Asked, PromptArgs, Prompts, TemplateArgs};
 use super::output;
+use super::profile::ProfileArgs;
 use super::prompt_cache::{Keeping, PromptCacheArgs};
 use super::report::Report;
 use super::sampling::SamplingArgs;
@@ -77,6 +78,9 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub cache: PromptCacheArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub profile: ProfileArgs,
     /// Go on after end-of-text tokens
     #[arg(long)]
     pub ignore_eos: bool,
@@ -115,7 +119,17 @@ pub fn run(args: Args) -> Result<()> {
     let grammar = args.structure.grammar()?;
     let system = args.system.as_deref().map(messages::text_or_file);
     let system = system.transpose()?;
+    let profile = args.profile.begin()?;
     let mut loaded = args.model.load()?;
+    if let Some(profile) = &profile {
+        loaded.engine.set_profile(profile.clone());
+    }
+    let enter = |operation| {
+        if let Some(profile) = &profile {
+            profile.operation(operation);
+        }
+    };
+    enter("prepare");
     args.model.announce(&loaded);
     let spec = loaded.engine.model().spec();
     let context = args.ending.context.positions(spec)?;
@@ -188,7 +202,9 @@ pub fn run(args: Args) -> Result<()> {
         decode: &mut *decode,
         watch: &mut watch,
     };
+    enter("between passes");
     let result = generation.run(&mut loaded.engine);
+    enter("report");
     let logprobs = logged.finish();
     let ended = screen.end();
     let mut outcome = result?;
@@ -223,5 +239,6 @@ pub fn run(args: Args) -> Result<()> {
     if args.stats {
         output::note(report.stats());
     }
+    args.profile.end(profile.as_ref())?;
     cache.map_or(Ok(()), |c| c.finish())
 }

@@ -9,6 +9,7 @@ use crate::blocks::{
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::ops::{ActBuffer, Context, Pending, grow, settle};
+use crate::par::profile::Profile;
 use crate::par::{Crew, Team};
 use quern_kernels::{Kernels, PANEL_ROWS, Scratch};
 use std::sync::{Arc, Mutex};
@@ -160,6 +161,11 @@ impl Engine {
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.team.threads()
+    }
+
+    /// Writes down in this profile where the time of passes goes, from now on; the first call counts.
+    pub fn set_profile(&self, profile: Arc<Profile>) {
+        self.team.set_profile(profile);
     }
 
     /// Bytes of workspace in use.
@@ -443,6 +449,7 @@ impl Model {
             kernels,
             scratch,
         };
+        crew.operation("embedding");
         if angles.len() < spec.ropes.len() {
             angles.resize_with(spec.ropes.len(), Angles::default);
         }
@@ -470,6 +477,7 @@ impl Model {
                 }
                 s.predict(&ctx, l, x, hidden, streams);
             }
+            crew.operation("residual stream");
             let shared = block
                 .branches
                 .iter()
@@ -498,6 +506,7 @@ impl Model {
                         &*own_input
                     }
                 };
+                crew.operation(branch.op.name());
                 match &branch.op {
                     BoundOp::Attention(a, rope) => {
                         a.forward(&ctx, h, spans, rope.map(|r| &angles[r]), attention, out);
@@ -523,12 +532,14 @@ impl Model {
             }
             before = Some(block);
         }
+        crew.operation("residual stream");
         settle_alone(&ctx, x, hidden, Block::pending(before, outputs), input);
         if let Some(s) = &stack.streams {
             let last = stack.layers.len() - 1;
             s.correct(&ctx, last, x, hidden, per_layer_inputs, per_layer, streams);
             s.end(&ctx, wanted, x, hidden, streams);
         }
+        crew.operation("head");
         let norm = stack.final_norm.as_ref();
         match (&self.head, output) {
             (Some(head), Output::Logits) => {

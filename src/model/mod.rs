@@ -94,6 +94,23 @@ enum BoundOp {
 }
 
 impl BoundOp {
+    /// What a profile calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            BoundOp::Attention(..) => "attention",
+            BoundOp::Latent(_) => "latent attention",
+            BoundOp::Cross(_) => "cross attention",
+            BoundOp::Dense(_) => "dense network",
+            BoundOp::Experts(_) => "experts",
+            BoundOp::ShortConv(_) => "short convolution",
+            BoundOp::SelectiveScan(_) => "selective scan",
+            BoundOp::StateSpace(_) => "state space",
+            BoundOp::DeltaRule(_) => "delta rule",
+            BoundOp::PerLayer(_) => "vectors of layers",
+            BoundOp::Pass => "pass",
+        }
+    }
+
     /// Whether a matrix that reads the branch's input has an integer format.
     fn wants_quantized(&self) -> bool {
         match self {
