@@ -143,6 +143,7 @@ impl ActBuffer {
             Disjoint::new(&mut self.scales),
             Disjoint::new(&mut self.sums),
         );
+        ctx.crew.next("activations", || 0);
         ctx.crew.for_each(n * chunks, |job, _| {
             let (token, part) = (job / chunks, job % chunks);
             let (from, to) = (part * chunk, ((part + 1) * chunk).min(stride));
