@@ -5,7 +5,7 @@
 //! into a strip that stays in the second-level cache, and every tile of tokens reads that ([`Strip`]): it is memory traffic against work that
 //! would be repeated for every tile.
 
-use super::{Place, Shapes, Step, Walk};
+use super::{Ahead, Place, Shapes, Step, Walk};
 use crate::formats::blocks::{Blocks, header_bytes, lines, subs};
 use crate::matmul::IntJob;
 use crate::vector::Vector;
@@ -262,6 +262,7 @@ pub(crate) struct Tile {
     sums: *const f32,
     /// Bytes to the end of a panel if its weights come from memory; zero if they do not.
     streamed: usize,
+    ahead: Ahead,
     place: Place,
 }
 
@@ -492,6 +493,7 @@ pub(crate) unsafe fn tile<L: Lanes, S: Source<L>, const P: usize, const T: usize
     unsafe {
         let mut acc = a.place.begin::<L::F, P, T>();
         for step in 0..a.steps {
+            a.ahead.fetch::<L::F, P>(step);
             for in_step in 0..S::BLOCKS {
                 if a.streamed > 0 {
                     let line = |block| S::TILE / 64 * block / S::BLOCKS * 64;
@@ -673,6 +675,10 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
             streamed: match strips {
                 None if step.fresh => (walk.steps - step.from) * layout.tile,
                 _ => 0,
+            },
+            ahead: match strips {
+                None => step.ahead(job.weights[header..].as_ptr(), job.panel_bytes, layout.tile),
+                Some(_) => Ahead::NOTHING,
             },
             place: step.place(&job.out),
         };

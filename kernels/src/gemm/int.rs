@@ -1,6 +1,6 @@
 //! The tile of the integer formats with one f16 scale per block of 32: q8 and q4.
 
-use super::{Place, Shapes, Step, Walk};
+use super::{Ahead, Place, Shapes, Step, Walk};
 use crate::BLOCK;
 use crate::formats::{q4, q8};
 use crate::matmul::IntJob;
@@ -51,6 +51,7 @@ pub(crate) struct IntTile {
     stride: usize,
     scales: *const f32,
     offsets: *const i32,
+    ahead: Ahead,
     place: Place,
 }
 
@@ -81,6 +82,7 @@ pub(crate) unsafe fn run(job: IntJob<'_>, tile_bytes: usize, shapes: &Shapes, pi
             stride: job.stride,
             scales: job.scales[step.token * blocks_stride + step.from * 2..].as_ptr(),
             offsets: job.offsets[step.token * blocks_stride + step.from * 2..].as_ptr(),
+            ahead: step.ahead(job.weights.as_ptr(), job.panel_bytes, tile_bytes),
             place: step.place(&job.out),
         };
         // SAFETY: features are the caller's promise. The job's sizes were checked where it was made: `panels`
@@ -108,6 +110,7 @@ pub(crate) unsafe fn tile<L: IntLanes, const P: usize, const T: usize>(a: &IntTi
         let blocks_stride = a.stride / BLOCK;
         let mut acc = a.place.begin::<L::F, P, T>();
         for step in 0..a.steps {
+            a.ahead.fetch::<L::F, P>(step);
             let tile = a.weights.add(step * tile_bytes);
             for b in 0..2 {
                 let block = step * 2 + b;

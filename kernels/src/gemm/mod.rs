@@ -80,6 +80,9 @@ pub(crate) struct Step {
     pub to: usize,
     /// Whether this is the first tile of the chunk of tokens that reads these weights.
     pub fresh: bool,
+    /// Which of how many tiles that read them, and panel and step of the weights that come next.
+    pub share: (usize, usize),
+    pub next: Option<(usize, usize)>,
     /// Accumulators start at zero (or else where they are parked).
     pub first: bool,
     /// Accumulators go to the output (or else are parked).
@@ -99,7 +102,63 @@ pub(crate) struct Place {
     rows: usize,
 }
 
+/// What a tile asks for while it works: its share of the weights that come next, so that they are in the second-level cache by then.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// The next weights.
+    weights: *const u8,
+    panel_bytes: usize,
+    step_bytes: usize,
+    /// Bytes of each step.
+    from: usize,
+    to: usize,
+}
+
+impl Ahead {
+    /// Nothing comes next, or it is there.
+    pub(crate) const NOTHING: Ahead = Ahead {
+        weights: std::ptr::null(),
+        panel_bytes: 0,
+        step_bytes: 0,
+        from: 0,
+        to: 0,
+    };
+
+    /// Asks for the share of a step of P panels.
+    ///
+    /// # Safety
+    /// The CPU must have the features of `V`.
+    #[inline(always)]
+    unsafe fn fetch<V: Vector, const P: usize>(&self, step: usize) {
+        if self.from < self.to {
+            let weights = self.weights.wrapping_add(step * self.step_bytes);
+            for p in 0..P {
+                for at in (self.from..self.to).step_by(64) {
+                    // SAFETY: any address will do; features are the caller's promise.
+                    unsafe { V::prefetch_far(weights.wrapping_add(p * self.panel_bytes + at)) }
+                }
+            }
+        }
+    }
+}
+
 impl Step {
+    /// What this tile asks for, of panels so long with steps so long, the first of which lie at `weights`.
+    pub(crate) fn ahead(&self, weights: *const u8, panel_bytes: usize, step_bytes: usize) -> Ahead {
+        let Some((panel, step)) = self.next else {
+            return Ahead::NOTHING;
+        };
+        let (i, tiles) = self.share;
+        let line = |i: usize| step_bytes / 64 * i / tiles * 64;
+        Ahead {
+            weights: weights.wrapping_add(panel * panel_bytes + step * step_bytes),
+            panel_bytes,
+            step_bytes,
+            from: line(i),
+            to: line(i + 1),
+        }
+    }
+
     pub(crate) fn place(&self, out: &Out<'_>) -> Place {
         let row = self.panel * PANEL_ROWS;
         Place {
@@ -205,6 +264,12 @@ impl Walk {
             let mut from = 0;
             while from < self.steps {
                 let to = (from + k_chunk).min(self.steps);
+                let next = match to < self.steps {
+                    true => Some((panel, to)),
+                    false if panel + panels < self.panels => Some((panel + panels, 0)),
+                    false => None,
+                }
+                .filter(|_| tiles > 1);
                 for i in 0..tiles {
                     // Tiles of equal width, give or take one.
                     let (start, end) = (tokens * i / tiles, tokens * (i + 1) / tiles);
@@ -216,6 +281,8 @@ impl Walk {
                         from,
                         to,
                         fresh: i == 0,
+                        share: (i, tiles),
+                        next,
                         first: from == 0,
                         last: to == self.steps,
                         parked: parking.as_mut_ptr().wrapping_add(start * panels).cast(),
