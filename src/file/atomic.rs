@@ -241,9 +241,8 @@ mod tests {
 
     #[test]
     fn pieces_of_any_size_and_order_make_the_file() {
-        let folder = std::env::temp_dir().join(format!("quern-atomic-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("out");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
         let expected: Vec<u8> = (0..2 * CHUNK + 12_345)
             .map(|i| (i * 7 % 251) as u8)
             .collect();
@@ -261,6 +260,5 @@ mod tests {
         assert!(!path.exists());
         file.commit().unwrap();
         assert!(std::fs::read(&path).unwrap() == expected);
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -5,7 +5,7 @@
 //! into a strip that stays in the second-level cache, and every tile of tokens reads that ([`Strip`]): it is memory traffic against work that
 //! would be repeated for every tile.
 
-use super::{Ahead, Place, Shapes, Step, Walk};
+use super::{Ahead, Place, Shapes, Step, Walk, fetch};
 use crate::formats::blocks::{Blocks, header_bytes, lines, subs};
 use crate::matmul::IntJob;
 use crate::vector::Vector;
@@ -470,17 +470,13 @@ impl Block<'_> {
 /// # Safety
 /// The CPU must have the features of `V`.
 #[inline(always)]
-unsafe fn fetch<V: Vector, const P: usize>(a: &Tile, at: usize, bytes: usize) {
+unsafe fn stream<V: Vector, const P: usize>(a: &Tile, at: usize, bytes: usize) {
     let mut from = a.weights.wrapping_add(at + AHEAD);
     if at + AHEAD >= a.streamed {
         from = from.wrapping_add((P - 1) * a.panel_bytes);
     }
-    for p in 0..P {
-        for line in (0..bytes).step_by(64) {
-            // SAFETY: any address will do.
-            unsafe { V::prefetch_far(from.wrapping_add(p * a.panel_bytes + line)) }
-        }
-    }
+    // SAFETY: the caller's promise.
+    unsafe { fetch::<V, P>(from, a.panel_bytes, bytes) }
 }
 
 /// The product of P panels and T tokens over the steps of a tile.
@@ -498,7 +494,7 @@ pub(crate) unsafe fn tile<L: Lanes, S: Source<L>, const P: usize, const T: usize
                 if a.streamed > 0 {
                     let line = |block| S::TILE / 64 * block / S::BLOCKS * 64;
                     let (from, to) = (line(in_step), line(in_step + 1));
-                    fetch::<L::F, P>(a, step * S::TILE + from, to - from);
+                    stream::<L::F, P>(a, step * S::TILE + from, to - from);
                 }
                 let block = Block {
                     tile: a,
@@ -635,7 +631,7 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
         let count = step.to - step.from;
         let strip_panel = count * strip_step;
         if let Some(strips) = strips
-            && step.fresh
+            && step.fresh()
         {
             let lines = step.panels * strip_panel / 64;
             if strip.len() < lines {
@@ -673,7 +669,7 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
             offsets: job.offsets[if layout.mins { 0 } else { sub }..].as_ptr(),
             sums: job.sums[if layout.mins { sub } else { 0 }..].as_ptr(),
             streamed: match strips {
-                None if step.fresh => (walk.steps - step.from) * layout.tile,
+                None if step.fresh() => (walk.steps - step.from) * layout.tile,
                 _ => 0,
             },
             ahead: match strips {

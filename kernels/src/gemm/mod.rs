@@ -78,11 +78,10 @@ pub(crate) struct Step {
     /// Steps of K.
     pub from: usize,
     pub to: usize,
-    /// Whether this is the first tile of the chunk of tokens that reads these weights.
-    pub fresh: bool,
-    /// Which of how many tiles that read them, and panel and step of the weights that come next.
-    pub share: (usize, usize),
-    pub next: Option<(usize, usize)>,
+    /// Which of how many tiles that read these weights.
+    share: (usize, usize),
+    /// Panel and step of the weights that come next.
+    next: Option<(usize, usize)>,
     /// Accumulators start at zero (or else where they are parked).
     pub first: bool,
     /// Accumulators go to the output (or else are parked).
@@ -131,18 +130,35 @@ impl Ahead {
     #[inline(always)]
     unsafe fn fetch<V: Vector, const P: usize>(&self, step: usize) {
         if self.from < self.to {
-            let weights = self.weights.wrapping_add(step * self.step_bytes);
-            for p in 0..P {
-                for at in (self.from..self.to).step_by(64) {
-                    // SAFETY: any address will do; features are the caller's promise.
-                    unsafe { V::prefetch_far(weights.wrapping_add(p * self.panel_bytes + at)) }
-                }
-            }
+            let from = self
+                .weights
+                .wrapping_add(step * self.step_bytes + self.from);
+            // SAFETY: the caller's promise.
+            unsafe { fetch::<V, P>(from, self.panel_bytes, self.to - self.from) }
+        }
+    }
+}
+
+/// Asks for `bytes` of each of P panels.
+///
+/// # Safety
+/// The CPU must have the features of `V`.
+#[inline(always)]
+unsafe fn fetch<V: Vector, const P: usize>(from: *const u8, panel_bytes: usize, bytes: usize) {
+    for p in 0..P {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: any address will do; features are the caller's promise.
+            unsafe { V::prefetch_far(from.wrapping_add(p * panel_bytes + line)) }
         }
     }
 }
 
 impl Step {
+    /// Whether this is the first tile of the chunk of tokens that reads these weights.
+    pub(crate) fn fresh(&self) -> bool {
+        self.share.0 == 0
+    }
+
     /// What this tile asks for, of panels so long with steps so long, the first of which lie at `weights`.
     pub(crate) fn ahead(&self, weights: *const u8, panel_bytes: usize, step_bytes: usize) -> Ahead {
         let Some((panel, step)) = self.next else {
@@ -280,7 +296,6 @@ impl Walk {
                         tokens: end - start,
                         from,
                         to,
-                        fresh: i == 0,
                         share: (i, tiles),
                         next,
                         first: from == 0,
