@@ -264,7 +264,11 @@ impl Walk {
         let widest = tokens.div_ceil(tiles);
         let k_chunk = |panels: usize| match tiles {
             1 => self.steps,
-            _ => (K_CHUNK_BYTES / (self.step_bytes * panels)).max(1),
+            _ => {
+                let most = (K_CHUNK_BYTES / (self.step_bytes * panels)).max(1);
+                // Equal chunks: a short one at the end would park as much for little work.
+                self.steps.div_ceil(self.steps.div_ceil(most).max(1))
+            }
         };
         let mut panel = 0;
         while panel < self.panels {

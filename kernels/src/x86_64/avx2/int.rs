@@ -189,23 +189,19 @@ unsafe fn vnni<const NIBBLES: bool, const P: usize, const T: usize>(a: &IntTile)
 }
 
 fn pick_plain<D: Dot>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    pick_tile!(panels, tokens, plain::<D>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
+    pick_tile!(panels, tokens, plain::<D>: 2 x [2], 1 x [1, 2, 3, 4])
 }
 
 fn pick_vnni<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    pick_tile!(panels, tokens, vnni::<NIBBLES>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
+    pick_tile!(panels, tokens, vnni::<NIBBLES>: 2 x [2], 1 x [1, 2, 3, 4])
 }
 
 /// 16 registers: at 1 x 4 there are 8 integer sums, up to 4 registers of codes, an activation and constants; the f32
-/// accumulators may lie in memory because they are touched once per block. With few tokens memory is the limit, and
-/// more panels are more streams.
+/// accumulators may lie in memory because they are touched once per block. With one token memory is the limit, and
+/// panel after panel is one stream through it: the processor follows that best.
 const SHAPES: Shapes = Shapes {
     max_tokens: 4,
-    panels: |tokens| match tokens {
-        1 => 4,
-        2 => 2,
-        _ => 1,
-    },
+    panels: |tokens| if tokens == 2 { 2 } else { 1 },
 };
 
 /// # Safety
@@ -276,7 +272,7 @@ pub(crate) mod evex {
     }
 
     fn pick<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-        pick_tile!(panels, tokens, instance::<NIBBLES>: 4 x [1], 2 x [1, 2], 1 x [1, 2, 3, 4])
+        pick_tile!(panels, tokens, instance::<NIBBLES>: 2 x [2], 1 x [1, 2, 3, 4])
     }
 
     /// # Safety

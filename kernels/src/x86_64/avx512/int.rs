@@ -62,14 +62,15 @@ unsafe fn instance<const NIBBLES: bool, const P: usize, const T: usize>(a: &IntT
 }
 
 fn pick<const NIBBLES: bool>(panels: usize, tokens: usize) -> unsafe fn(&IntTile) {
-    pick_tile!(panels, tokens, instance::<NIBBLES>: 8 x [1], 4 x [1, 2, 3, 4], 2 x [1, 2, 3, 4], 1 x [1, 2, 3, 4])
+    pick_tile!(panels, tokens, instance::<NIBBLES>: 4 x [2, 3, 4], 2 x [2, 3, 4], 1 x [1, 2, 3, 4])
 }
 
 /// 32 registers: 4 x 4 has as many integer sums, and the f32 accumulators may lie in memory because they are
-/// touched once per block. Four panels share a broadcast activation, and as many streams keep memory busy.
+/// touched once per block. Four panels share a broadcast activation. With one token memory is the limit, and panel after
+/// panel is one stream through it: the processor follows that best.
 const SHAPES: Shapes = Shapes {
     max_tokens: 4,
-    panels: |tokens| if tokens == 1 { 8 } else { 4 },
+    panels: |tokens| if tokens == 1 { 1 } else { 4 },
 };
 
 /// # Safety
