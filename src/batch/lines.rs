@@ -127,7 +127,7 @@ pub struct Input {
 
 enum Source {
     /// A regular file never makes anybody wait.
-    File(Lines<BufReader<File>>),
+    File(Lines<BufReader<io::Take<File>>>),
     /// Anything else.
     Thread(Arc<Queue>),
 }
@@ -203,14 +203,14 @@ impl Input {
         let failed = |e: io::Error| Error::io("read", path, &e);
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.is_file() {
-            return Ok(Input::of_file(path, file));
+            return Ok(Input::of_file(path, file, u64::MAX));
         }
         Input::thread(path, file)
     }
 
-    /// A regular file that is open.
-    pub fn of_file(path: &Path, file: File) -> Input {
-        let reader = BufReader::with_capacity(1 << 16, file);
+    /// A regular file that is open, of which so many bytes are read at most: what is appended later is not of this input.
+    pub fn of_file(path: &Path, file: File, bytes: u64) -> Input {
+        let reader = BufReader::with_capacity(1 << 16, file.take(bytes));
         Input {
             path: path.to_path_buf(),
             source: Source::File(Lines::new(reader)),

@@ -75,6 +75,11 @@ impl Stamp {
         let metadata = metadata.map_err(|e| Error::io("examine", path, &e))?;
         Ok(Stamp(metadata.len(), metadata.modified().ok()))
     }
+
+    /// The bytes that it had.
+    pub fn bytes(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Hashes what passes.

@@ -480,6 +480,35 @@ fn a_model_that_changes_ends_it_and_one_that_is_replaced_does_not() {
     assert_eq!(bench.read("out.jsonl"), expected);
 }
 
+#[test]
+fn an_input_that_changes_is_3_and_once_put_back_loses_nothing() {
+    let bench = Bench::new();
+    let input = records(400);
+    bench.write("in.jsonl", &input);
+    let expected = whole(&bench, &["-q"]);
+    let child = bench.command("out.jsonl", &["-q"]).spawn().unwrap();
+    wait_for_lines(&bench.path("out.jsonl"), 5);
+    let mut more = std::fs::File::options()
+        .append(true)
+        .open(bench.path("in.jsonl"))
+        .unwrap();
+    more.write_all(b"{\"prompt\":\"one more\"}\n").unwrap();
+    let done = end(child);
+    done.fails(3, &["in.jsonl", "changed while it was read"]);
+    assert!(
+        bench.read("out.jsonl") == expected,
+        "what was appended has no answer"
+    );
+    // What was saved belongs to another input now.
+    let done = bench.run("out.jsonl", &["-q", "--resume"]);
+    assert_ne!(done.code, 0);
+    assert!(done.err.contains("input"), "{}", done.err);
+    bench.write("in.jsonl", &input);
+    let done = bench.run("out.jsonl", &["-q", "--resume"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(bench.read("out.jsonl") == expected);
+}
+
 impl Bench {
     fn read_model(&self) -> Vec<u8> {
         std::fs::read(self.model.path()).expect("the model")

@@ -251,7 +251,7 @@ impl Args {
                 let stamp = Stamp::of(&path, &file)?;
                 let survey = survey(&path, &mut file, self.has_no_names())?;
                 let copy = file.try_clone().map_err(failed)?;
-                let input = Input::of_file(&path, file);
+                let input = Input::of_file(&path, file, stamp.bytes());
                 return Ok(Source {
                     input,
                     path,
