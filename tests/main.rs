@@ -16,6 +16,7 @@ mod decoders;
 mod embed;
 mod encoder_decoder;
 mod families;
+mod fast_math;
 mod features;
 mod features_encoder;
 mod foreign_files;

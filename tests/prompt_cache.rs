@@ -357,7 +357,8 @@ fn numbers_that_lie_are_noticed_before_anything_is_allocated() {
         (16, bytes[16] ^ 1, "another model"),
         (32, 3, "element type 3"),
         (33, 1, "source"),
-        (34, 1, "mean nothing"),
+        (34, 2, "mean nothing"),
+        (35, 1, "mean nothing"),
         (90, 1, "mean nothing"),
     ] {
         let mut lie = bytes.clone();

@@ -101,6 +101,18 @@ impl std::fmt::Display for IsaError {
 
 impl std::error::Error for IsaError {}
 
+/// What the only table that is not exact is called.
+pub(crate) const FAST_NAME: &str = "avx512+bf16";
+
+/// The table of the same instruction set that is not bound to its bits, if this CPU can run one; else the same.
+pub(crate) fn fast(table: &'static Kernels) -> &'static Kernels {
+    #[cfg(target_arch = "x86_64")]
+    if table.isa() == Isa::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16") {
+        return &crate::x86_64::avx512::FAST_TABLE;
+    }
+    table
+}
+
 /// The table of `isa`, if the CPU can run it.
 pub(crate) fn table(isa: Isa) -> Result<&'static Kernels, IsaError> {
     match isa.missing() {

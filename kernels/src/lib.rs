@@ -2,6 +2,7 @@
 //!
 //! Contract of the whole crate: every table computes the same bits. The scalar kernels define the
 //! result (see the file of each format under [`formats`]), the others are tested for equality with them.
+//! [`Kernels::fast_math`] alone leads to tables that are not bound by it.
 //! Nothing here knows of threads, files or models; callers pass slices and get slices filled.
 //!
 //! A [`Kernels`] table is obtainable only through [`best`], [`supported`] and [`by_name`], all of
@@ -49,6 +50,8 @@ pub const BLOCK: usize = 32;
 /// The kernels of one instruction set.
 pub struct Kernels {
     isa: Isa,
+    /// Whether it computes the bits that all tables agree on.
+    exact: bool,
     matmul: matmul::MatmulKernels,
     vector: &'static generic::VectorKernels,
 }
@@ -59,9 +62,26 @@ impl Kernels {
         self.isa
     }
 
-    /// The name of the instruction set, as [`by_name`] takes it.
+    /// The name of the instruction set, as [`by_name`] takes it; with an appendix if the table is not exact.
     pub fn name(&self) -> &'static str {
-        self.isa.name()
+        match self.exact {
+            true => self.isa.name(),
+            false => detect::FAST_NAME,
+        }
+    }
+
+    /// Whether its results are those of the scalar table, bit for bit: so it is for every table but those of [`Kernels::fast_math`].
+    pub fn exact(&self) -> bool {
+        self.exact
+    }
+
+    /// The table of the same instruction set that may trade bits for speed, or this one if there is none for this CPU.
+    ///
+    /// With AVX-512 BF16, products of bf16 weights round the activations to bfloat16 and sum pairs of products as that
+    /// instruction does: within `2^-8` of the sum of the magnitudes of all products. They still depend neither on the number of tokens
+    /// nor on how a product is cut into panels.
+    pub fn fast_math(&'static self) -> &'static Kernels {
+        detect::fast(self)
     }
 }
 
@@ -118,6 +138,20 @@ mod tests {
                 }
                 Err(other) => panic!("{} is a known name, yet: {other}", isa.name()),
             }
+        }
+    }
+
+    #[test]
+    fn fast_math_is_a_table_of_the_same_instruction_set() {
+        for table in supported() {
+            let fast = table.fast_math();
+            assert!(table.exact());
+            assert_eq!(fast.isa(), table.isa());
+            assert_eq!(fast.exact(), std::ptr::eq(fast, table));
+            assert_eq!(fast.exact(), fast.name() == table.name());
+            assert!(std::ptr::eq(fast.fast_math(), fast));
+            // A name alone never leads to one.
+            assert!(fast.exact() || by_name(fast.name()).is_err());
         }
     }
 

@@ -119,7 +119,7 @@ pub struct Scratch {
     offsets: Vec<i32>,
     /// `scale * sum`, the same.
     sums: Vec<f32>,
-    /// Decoded panels.
+    /// Decoded panels, or activations in another type.
     strip: Vec<Parked>,
     /// Accumulators between chunks of K.
     parking: Vec<Parked>,
@@ -145,6 +145,9 @@ pub(crate) struct FloatJob<'a> {
     pub n: usize,
     pub out: Out<'a>,
     pub parking: &'a mut Vec<Parked>,
+    /// For activations as a kernel wants them.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub strip: &'a mut Vec<Parked>,
 }
 
 /// One product with integer weights; every slice is already checked against the counts.
@@ -280,6 +283,7 @@ impl Kernels {
                     n,
                     out,
                     parking: &mut scratch.parking,
+                    strip: &mut scratch.strip,
                 };
                 let kernel = match format {
                     Format::F32 => self.matmul.f32,
@@ -437,6 +441,7 @@ mod tests {
     /// A table whose kernels do nothing but leave their name.
     static WITNESS: Kernels = Kernels {
         isa: Isa::Scalar,
+        exact: true,
         matmul: MatmulKernels {
             quantize: |_, _, _, _| RAN.set("quantize"),
             half_sums: half_sums_scalar,
@@ -516,6 +521,13 @@ mod tests {
                 m.mxfp4 as usize,
             ]
         };
+        for table in supported() {
+            let (own, fast) = (kernels(table), kernels(table.fast_math()));
+            let other: Vec<usize> = (0..own.len()).filter(|i| own[*i] != fast[*i]).collect();
+            // bf16 alone.
+            let expected: &[usize] = if table.fast_math().exact() { &[] } else { &[2] };
+            assert_eq!(other, expected, "{table:?}");
+        }
         let family = |isa: Isa| match isa {
             Isa::AvxVnni => Isa::Avx2,
             Isa::NeonDot | Isa::NeonI8mm => Isa::Neon,

@@ -3,14 +3,15 @@
 //! Arithmetic stays in registers: independent chains, more than the latency of an instruction times how many begin per cycle, so that only the
 //! execution units bound it. Reading uses the widest loads, in four streams, and combines what it reads by xor, which no multiplication competes with.
 
-use crate::{Isa, Kernels};
+use crate::{ActKind, Format, Isa, Kernels};
 
 /// A kind of arithmetic whose peak can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peak {
     /// Products of 8-bit integers, summed exactly in 32 bits, by the instructions that the integer kernels use.
     Int8,
-    /// Products of bfloat16, summed in f32 by an instruction for that: faster than what keeps the same bits everywhere, which is f32.
+    /// Products of bfloat16, summed in f32 by an instruction for that: faster than what keeps the same bits everywhere, which is f32. See
+    /// [`Kernels::fast_math`].
     Bf16,
     /// Fused multiply-adds of f32.
     F32,
@@ -37,6 +38,15 @@ const CHAINS: usize = 12;
 pub const READ_LINE: usize = 64;
 
 impl Kernels {
+    /// The arithmetic of products with weights of this format.
+    pub fn arithmetic(&self, format: Format) -> Peak {
+        match format.act_kind() {
+            ActKind::Q8 => Peak::Int8,
+            ActKind::F32 if format == Format::Bf16 && !self.exact() => Peak::Bf16,
+            ActKind::F32 => Peak::F32,
+        }
+    }
+
     /// Runs a loop of `rounds` rounds and returns how many multiply-adds that were; none where the instruction set has nothing of that kind (the
     /// scalar table has no peak worth measuring), or none is written.
     pub fn peak(&self, kind: Peak, rounds: usize) -> Option<usize> {

@@ -29,95 +29,95 @@ fn tables() -> Vec<&'static Kernels> {
 
 #[test]
 fn f32_lengths() {
-    sweep::lengths(&tables(), Format::F32);
+    sweep::lengths(sweep::scalar(), &tables(), Format::F32);
 }
 
 #[test]
 fn f16_lengths() {
-    sweep::lengths(&tables(), Format::F16);
+    sweep::lengths(sweep::scalar(), &tables(), Format::F16);
 }
 
 #[test]
 fn bf16_lengths() {
-    sweep::lengths(&tables(), Format::Bf16);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Bf16);
 }
 
 #[test]
 fn q8_lengths() {
-    sweep::lengths(&tables(), Format::Q8);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q8);
 }
 
 #[test]
 fn q4_lengths() {
-    sweep::lengths(&tables(), Format::Q4);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q4);
 }
 
 #[test]
 fn q4m_lengths() {
-    sweep::lengths(&tables(), Format::Q4m);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q4m);
 }
 
 #[test]
 fn q5_lengths() {
-    sweep::lengths(&tables(), Format::Q5);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q5);
 }
 
 #[test]
 fn q5m_lengths() {
-    sweep::lengths(&tables(), Format::Q5m);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q5m);
 }
 
 #[test]
 fn q2k_lengths() {
-    sweep::lengths(&tables(), Format::Q2k);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q2k);
 }
 
 #[test]
 fn q3k_lengths() {
-    sweep::lengths(&tables(), Format::Q3k);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q3k);
 }
 
 #[test]
 fn q4k_lengths() {
-    sweep::lengths(&tables(), Format::Q4k);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q4k);
 }
 
 #[test]
 fn q5k_lengths() {
-    sweep::lengths(&tables(), Format::Q5k);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q5k);
 }
 
 #[test]
 fn q6k_lengths() {
-    sweep::lengths(&tables(), Format::Q6k);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Q6k);
 }
 
 #[test]
 fn iq4nl_lengths() {
-    sweep::lengths(&tables(), Format::Iq4nl);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Iq4nl);
 }
 
 #[test]
 fn iq4xs_lengths() {
-    sweep::lengths(&tables(), Format::Iq4xs);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Iq4xs);
 }
 
 #[test]
 fn mxfp4_lengths() {
-    sweep::lengths(&tables(), Format::Mxfp4);
+    sweep::lengths(sweep::scalar(), &tables(), Format::Mxfp4);
 }
 
 #[test]
 fn tile_shapes() {
     for format in Format::ALL {
-        sweep::shapes(&tables(), format);
+        sweep::shapes(sweep::scalar(), &tables(), format);
     }
 }
 
 #[test]
 fn chunks_of_columns_and_tokens() {
     for format in Format::ALL {
-        sweep::chunks(&tables(), format);
+        sweep::chunks(sweep::scalar(), &tables(), format);
     }
 }
 
@@ -126,8 +126,20 @@ fn quantized_activations() {
     sweep::quantization(&tables());
 }
 
-/// The scalar product of `n` tokens, `stride` being the padded columns.
+/// The scalar product of `n` tokens.
 fn scalar(
+    format: Format,
+    panels: &[u8],
+    shape: (usize, usize),
+    acts: Acts<'_>,
+    n: usize,
+) -> Vec<f32> {
+    product(sweep::scalar(), format, panels, shape, acts, n)
+}
+
+/// The product of `n` tokens.
+fn product(
+    table: &Kernels,
     format: Format,
     panels: &[u8],
     (rows, cols): (usize, usize),
@@ -135,7 +147,7 @@ fn scalar(
     n: usize,
 ) -> Vec<f32> {
     let mut out = vec![0.0; n * rows];
-    by_name("scalar").unwrap().matmul(
+    table.matmul(
         format,
         panels,
         cols,
@@ -206,6 +218,68 @@ fn scalar_float_products_are_near_the_exact_ones() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// The tables of `--fast-math` that this CPU has; says so if there is none.
+fn fast_tables() -> Vec<&'static Kernels> {
+    let fast: Vec<_> = supported()
+        .map(Kernels::fast_math)
+        .filter(|t| !t.exact())
+        .collect();
+    if fast.is_empty() {
+        eprintln!("fast math: NOT covered: this CPU has no bfloat16 dot products");
+    }
+    fast
+}
+
+/// What is not exact is still the same for any number of tokens, and so for decoding and prompts.
+#[test]
+fn fast_math_does_not_depend_on_the_number_of_tokens() {
+    for fast in fast_tables() {
+        for format in [Format::Bf16, Format::F16, Format::Q4k] {
+            sweep::shapes(fast, &[fast], format);
+            sweep::chunks(fast, &[fast], format);
+        }
+        sweep::lengths(fast, &[fast], Format::Bf16);
+    }
+}
+
+/// bf16 by dot products of pairs against a sum in f64.
+///
+/// The bound: rounding an activation to the 8 significant bits of bfloat16 is a factor of 1 + e with |e| <= 2^-8; each of the K products then passes
+/// through at most its own rounding and those of K additions, u = 2^-24 each. So the error is at most
+/// ((1 + 2^-8) (1 + u)^(K + 1) - 1) * sum |w_k a_k|. And it is not what the exact tables give, or there would be no reason for a table.
+#[test]
+fn fast_math_products_are_near_the_exact_ones() {
+    let mut noise = Noise(9);
+    for fast in fast_tables() {
+        for cols in (1..100usize).chain([128, 172, 1000, 1024]) {
+            let (rows, n, stride) = (19, 3, cols.next_multiple_of(64));
+            let values = noise.floats(rows * cols);
+            let values: Vec<f32> = values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
+            let x = sweep::random_tokens(n, cols, stride, &mut noise).x;
+            let panels = pack(Format::Bf16, &values, rows, cols);
+            let acts = Acts::F32 { x: &x, stride };
+            let out = product(fast, Format::Bf16, &panels, (rows, cols), acts, n);
+            let mut worst = 0.0f64;
+            for t in 0..n {
+                for r in 0..rows {
+                    let terms = (0..cols)
+                        .map(|k| f64::from(values[r * cols + k]) * f64::from(x[t * stride + k]));
+                    let (exact, magnitude) =
+                        terms.fold((0.0, 0.0), |(s, m), v| (s + v, m + v.abs()));
+                    let error = (f64::from(out[t * rows + r]) - exact).abs();
+                    let factor = (1.0 + 1.0 / 256.0) * (1.0 + U).powi(cols as i32 + 1) - 1.0;
+                    worst = worst.max(error / magnitude);
+                    assert!(
+                        error <= factor * magnitude * (1.0 + 1.0e-6),
+                        "K {cols}: {error:e} of {magnitude:e}"
+                    );
+                }
+            }
+            assert!(worst > U * cols as f64, "K {cols}: rounded nothing");
         }
     }
 }

@@ -215,7 +215,9 @@ fn measure_group(s: &Selection, cases: &mut [Case], out: &mut Measured, bounds: 
         bounds.push(Bound {
             bytes: case.bytes,
             working_set: case.working_set,
-            macs: case.macs,
+            macs: case
+                .macs
+                .map(|(macs, format)| (macs, s.kernels[table].arithmetic(format))),
         });
     }
 }

@@ -12,7 +12,7 @@ use super::rows::{Limit, Row};
 use crate::cache::Sequence;
 use crate::error::{Error, Result, out_of_memory};
 use crate::model::{Engine, Model, Source, Step, Wanted};
-use quern_kernels::{ActKind, KvType};
+use quern_kernels::{Kernels, KvType};
 use quern_models::Spec;
 use quern_models::spec::{Op, Role, Shape, TensorKey};
 use std::collections::BTreeMap;
@@ -120,15 +120,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// What the model's passes do.
-    pub fn of(model: &Model) -> Traffic {
+    /// What the model's passes do with these kernels.
+    pub fn of(model: &Model, kernels: &Kernels) -> Traffic {
         let spec = model.spec();
         let tied = spec.head.as_ref().is_some_and(|head| head.tied);
         let mut traffic = Traffic {
             bytes: model.weight_bytes_per_pass() as f64,
             ..Traffic::default()
         };
-        let mut integer = 0.0;
+        let mut of_kind = Kind::ALL.map(|kind| (kind, 0.0));
         for entry in model.file().entries().iter().filter(|e| e.key.stack == 0) {
             let Shape::Matrix { count, rows, cols } = entry.shape else {
                 continue;
@@ -156,14 +156,13 @@ impl Traffic {
                 _ => values,
             };
             traffic.macs += macs;
-            if entry.format.act_kind() != ActKind::F32 {
-                integer += macs;
+            let kind = kernels.arithmetic(entry.format);
+            for (_, all) in of_kind.iter_mut().filter(|(k, _)| *k == kind) {
+                *all += macs;
             }
         }
-        traffic.kind = match integer > traffic.macs / 2.0 {
-            true => Some(Kind::Int8),
-            false => Some(Kind::F32),
-        };
+        let most = of_kind.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        traffic.kind = most.map(|(kind, _)| kind);
         traffic
     }
 
@@ -343,7 +342,7 @@ pub fn measure(
             "nothing to measure: -p, -n, -d and -b leave no test",
         ));
     };
-    let model = first.model().clone();
+    let (model, kernels) = (first.model().clone(), first.kernels());
     let spec = model.spec();
     let (_, longest) = work.longest();
     if longest > spec.context_length as usize {
@@ -381,7 +380,7 @@ pub fn measure(
             }
         }
     }
-    let traffic = Traffic::of(&model);
+    let traffic = Traffic::of(&model, kernels);
     let size = usize::try_from(model.file().len()).unwrap_or(usize::MAX);
     let mut rows = Vec::new();
     let mut samples = samples.into_iter();
@@ -489,14 +488,14 @@ mod tests {
     #[test]
     fn what_a_pass_reads_and_computes() {
         let dense = small("mistral", serde_json::json!({}));
-        let traffic = Traffic::of(&dense);
+        let traffic = Traffic::of(&dense, quern_kernels::best());
         let layer = 64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 96;
         assert_eq!(traffic.macs, f64::from(2 * layer));
         assert_eq!(traffic.head, 320.0 * 64.0);
         assert_eq!(traffic.kind, Some(Kind::Int8));
         assert_eq!(traffic.bytes(1), dense.weight_bytes_per_pass() as f64);
         let more = serde_json::json!({"num_local_experts": 4, "num_experts_per_tok": 1});
-        let traffic = Traffic::of(&small("mixtral", more));
+        let traffic = Traffic::of(&small("mixtral", more), quern_kernels::best());
         assert_eq!(traffic.macs, f64::from(2 * layer));
         assert_eq!(traffic.experts.len(), 6);
         let all = traffic.bytes(usize::MAX) - traffic.bytes;

@@ -2,7 +2,6 @@
 //!
 //! Operands of a case along vectors stay in the nearest caches; those of a long attention and of products do not.
 
-use super::peaks::Kind;
 use super::synthetic::{self, Noise};
 use crate::error::Result;
 use crate::ops::{self, ActBuffer, Context, Product};
@@ -89,8 +88,8 @@ pub struct Case {
     pub bytes: usize,
     /// Bytes that repeated calls touch.
     pub working_set: usize,
-    /// Multiply-adds of one call, and their kind.
-    pub macs: Option<(usize, Kind)>,
+    /// Multiply-adds of one call, and the format of weights whose arithmetic they have.
+    pub macs: Option<(usize, Format)>,
     /// Runs it.
     pub run: Run,
 }
@@ -233,7 +232,7 @@ fn attention(scores: bool, kv: KvType, n: usize, positions: usize, dim: usize) -
             std::hint::black_box(&o);
         }),
     };
-    case.macs = Some((n * positions * dim, Kind::F32));
+    case.macs = Some((n * positions * dim, Format::F32));
     case
 }
 
@@ -408,14 +407,6 @@ pub struct MatrixShape {
     pub tokens: Option<usize>,
 }
 
-/// The arithmetic of a format's products.
-pub fn kind(format: Format) -> Kind {
-    match format.act_kind() {
-        ActKind::F32 => Kind::F32,
-        _ => Kind::Int8,
-    }
-}
-
 /// The products of one matrix with each number of tokens, on so many threads. `beyond` is how many bytes the weights of successive calls cover, as
 /// they do in a model whose weights come from memory; 0: every call reads the same.
 ///
@@ -458,7 +449,7 @@ pub fn products(
             kernels: true,
             bytes: one + n * (cols + 4 * rows),
             working_set: one * copies,
-            macs: Some((rows * cols * n, kind(format))),
+            macs: Some((rows * cols * n, format)),
             run: Box::new(move |kernels, calls| {
                 team.run(|crew| {
                     let ctx = Context {

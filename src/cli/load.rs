@@ -7,8 +7,9 @@ use crate::file::{ModelFile, OpenOptions};
 use crate::model::{Engine, Model};
 use crate::par::{Team, default_threads};
 use crate::tokenizer::{EncodeOptions, Tokenizer};
-use quern_kernels::{Kernels, KvType};
+use quern_kernels::{Format, Kernels, KvType};
 use quern_models::pocket;
+use quern_models::spec::Shape;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,10 @@ pub struct ModelArgs {
     /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm (default: the best; also: QUERN_ISA)
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
+    /// Let products of bf16 weights use bfloat16 dot products where the CPU has them (AVX-512 BF16): faster prompts, and results that differ in
+    /// their last digits from those of other machines
+    #[arg(long)]
+    pub fast_math: bool,
     /// Read the model into memory instead of mapping its file
     #[arg(long)]
     pub no_mmap: bool,
@@ -108,11 +113,16 @@ pub struct Loaded {
     pub tokenizer_time: Duration,
 }
 
-/// The kernels that `--isa` or QUERN_ISA names, or the best ones.
+/// The kernels that `--isa` or QUERN_ISA names, or the best ones; with `fast_math` those beside them that are not exact, if there are any.
 ///
 /// # Errors
 /// A usage error for a name that is unknown or that this CPU cannot run.
-pub fn kernels(isa: Option<&str>) -> Result<&'static Kernels> {
+pub fn kernels(isa: Option<&str>, fast_math: bool) -> Result<&'static Kernels> {
+    let exact = exact_kernels(isa)?;
+    Ok(if fast_math { exact.fast_math() } else { exact })
+}
+
+fn exact_kernels(isa: Option<&str>) -> Result<&'static Kernels> {
     let (name, from) = match isa {
         Some(name) => (name.to_owned(), "--isa"),
         None => match std::env::var_os("QUERN_ISA").filter(|v| !v.is_empty()) {
@@ -163,7 +173,7 @@ impl ModelArgs {
     /// # Errors
     /// Wrong arguments (2), an invalid file (3), an unreadable one (4).
     pub fn load(&self) -> Result<Loaded> {
-        let kernels = kernels(self.isa.as_deref())?;
+        let kernels = kernels(self.isa.as_deref(), self.fast_math)?;
         let choice = default_threads();
         let (threads, threads_reason) = match self.threads {
             Some(n) => (usize::from(n), "asked for".to_owned()),
@@ -173,6 +183,22 @@ impl ModelArgs {
         let file = Arc::new(open(self.model.as_deref(), !self.no_mmap)?);
         let model = Arc::new(Model::bind(file.clone())?);
         let open_time = start.elapsed();
+        if self.fast_math {
+            let lines = file.entries().iter().filter(|e| e.format == Format::Bf16);
+            let products = lines
+                .filter(|e| matches!(e.shape, Shape::Matrix { .. }))
+                .count();
+            let idle = match kernels.exact() {
+                true => Some("this CPU has no bfloat16 dot products (AVX-512 BF16)"),
+                false if products == 0 => Some("the model has no bf16 matrices"),
+                false => None,
+            };
+            if let Some(why) = idle {
+                output::note(format_args!(
+                    "quern: note: --fast-math changes nothing: {why}"
+                ));
+            }
+        }
         let start = Instant::now();
         let tokenizer = match file.tokenizer()? {
             Some(bytes) => {
@@ -264,9 +290,9 @@ mod tests {
 
     #[test]
     fn unknown_instruction_sets_are_usage_errors() {
-        let e = kernels(Some("sse9")).unwrap_err();
+        let e = kernels(Some("sse9"), false).unwrap_err();
         assert_eq!(e.exit_code(), 2);
         assert!(e.to_string().contains("\"sse9\""), "{e}");
-        assert_eq!(kernels(Some("scalar")).unwrap().name(), "scalar");
+        assert_eq!(kernels(Some("scalar"), true).unwrap().name(), "scalar");
     }
 }

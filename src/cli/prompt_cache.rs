@@ -5,7 +5,7 @@ use super::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::atomic::AtomicFile;
 use crate::generate::{Session, Watch};
-use crate::model::Model;
+use crate::model::{Engine, Model};
 use quern_kernels::KvType;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ impl PromptCacheArgs {
     ///
     /// # Errors
     /// Io if the file is there and cannot be read; limit if memory does not suffice.
-    pub fn open(&self, model: &Model, kv: KvType) -> Result<(Session, Option<PromptCache<'_>>)> {
+    pub fn open(&self, engine: &Engine, kv: KvType) -> Result<(Session, Option<PromptCache<'_>>)> {
         let Some(path) = &self.prompt_cache else {
             return Ok((Session::new(), None));
         };
@@ -87,6 +87,7 @@ impl PromptCacheArgs {
             used: Used::default(),
             failed: None,
         };
+        let exact = engine.kernels().exact();
         let start = Instant::now();
         let length = match std::fs::metadata(path) {
             Ok(metadata) => metadata.len(),
@@ -96,13 +97,18 @@ impl PromptCacheArgs {
             Err(e) => return Err(Error::io("open", path, &e)),
         };
         let note = |why: &str| output::note(format_args!("quern: note: {why}: not used"));
-        match Session::read_from(path, model) {
-            Ok(session) if session.kv() == Some(kv) => {
+        match Session::read_from(path, engine.model()) {
+            Ok(session) if session.kv() == Some(kv) && session.exact() == Some(exact) => {
                 cache.used.read = Some((length, start.elapsed()));
                 let source = session.source().map(<[u32]>::to_vec);
                 cache.stored = Some((session.ids().to_vec(), source));
                 return Ok((session, Some(cache)));
             }
+            Ok(session) if session.kv() == Some(kv) => note(&format!(
+                "{path:?}: it was made {} --fast-math, this run is {} it",
+                if exact { "with" } else { "without" },
+                if exact { "without" } else { "with" },
+            )),
             Ok(session) => note(&format!(
                 "{path:?}: it was made with --kv {}, this run has --kv {}",
                 session.kv().map_or("none", KvType::name),

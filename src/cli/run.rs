@@ -185,7 +185,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut screen = Screen::new(!args.json, args.hide_thinking, thinking()?);
     let model = loaded.engine.model().clone();
-    let (mut session, mut cache) = args.cache.open(&model, request.kv)?;
+    let (mut session, mut cache) = args.cache.open(&loaded.engine, request.kv)?;
     let mut speculation = args.speculation.build(&args.model, &loaded, &request)?;
     let mut logged = Logged::new(&mut screen, tokenizer.clone(), args.logprobs);
     let before = super::since_start();

@@ -16,6 +16,8 @@ pub(super) struct Held {
     pub(super) sequence: Sequence,
     pub(super) source: Option<Vec<u32>>,
     pub(super) kv: KvType,
+    /// Whether exact kernels computed them ([`quern_kernels::Kernels::exact`]).
+    pub(super) exact: bool,
     /// The ids in the sequence.
     pub(super) ids: Vec<u32>,
 }
@@ -50,6 +52,11 @@ impl Session {
         self.held.as_ref().map(|h| h.kv)
     }
 
+    /// Whether keys and values have the bits that all exact kernels agree on; none if the session holds nothing.
+    pub fn exact(&self) -> Option<bool> {
+        self.held.as_ref().map(|h| h.exact)
+    }
+
     /// Bytes of keys, values and states.
     pub fn bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |h| h.sequence.bytes())
@@ -80,6 +87,7 @@ impl Session {
         }
         if let Some(mut held) = self.held.take()
             && held.kv == kv
+            && held.exact == engine.kernels().exact()
             && held.source.as_deref() == source
         {
             let both = held.ids.iter().zip(&prompt[..prompt.len() - 1]);
@@ -107,6 +115,7 @@ impl Session {
             sequence,
             source: source.map(<[u32]>::to_vec),
             kv,
+            exact: engine.kernels().exact(),
             ids: Vec::new(),
         });
         Ok(Reused {

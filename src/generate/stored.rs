@@ -29,6 +29,7 @@ const HASH: usize = 32;
 struct Header {
     arithmetic: u32,
     kv: KvType,
+    exact: bool,
     model: [u8; 16],
     ids: u64,
     source: Option<u64>,
@@ -47,6 +48,7 @@ impl Header {
         let kv = KvType::ALL.iter().position(|t| *t == self.kv);
         b[32] = kv.unwrap_or(0) as u8;
         b[33] = u8::from(self.source.is_some());
+        b[34] = u8::from(!self.exact);
         LE::write_u64(&mut b[40..], self.ids);
         LE::write_u64(&mut b[48..], self.source.unwrap_or(0));
         LE::write_u64(&mut b[56..], self.prompt_len);
@@ -77,6 +79,7 @@ impl Header {
         let header = Header {
             arithmetic: LE::read_u32(&b[12..]),
             kv,
+            exact: b[34] == 0,
             model,
             ids: LE::read_u64(&b[40..]),
             source: (b[33] != 0).then(|| LE::read_u64(&b[48..])),
@@ -153,6 +156,7 @@ impl Session {
         let mut header = Header {
             arithmetic: ARITHMETIC,
             kv: held.kv,
+            exact: held.exact,
             model: model.file().id(),
             ids: held.ids.len() as u64,
             source: source.map(|n| n as u64),
@@ -273,6 +277,7 @@ impl Session {
                 sequence,
                 source: has_source.then_some(source),
                 kv: header.kv,
+                exact: header.exact,
                 ids,
             }),
         })

@@ -635,7 +635,7 @@ pub(crate) unsafe fn run(job: IntJob<'_>, layout: &Layout, instances: &Instances
         {
             let lines = step.panels * strip_panel / 64;
             if strip.len() < lines {
-                strip.resize(lines, super::Parked([0.0; PANEL_ROWS]));
+                strip.resize(lines, super::Parked::ZERO);
             }
             for p in 0..step.panels {
                 let decode = Decode {

@@ -16,6 +16,13 @@ pub(crate) trait FloatLanes {
 
     /// The first column of a line and, if it has two, the second.
     unsafe fn widen(line: *const u8) -> (Self::F, Self::F);
+
+    /// `acc + w * x`, rounded once.
+    #[inline(always)]
+    unsafe fn multiply(w: Self::F, x: Self::F, acc: Self::F) -> Self::F {
+        // SAFETY: as the trait demands.
+        unsafe { w.fma(x, acc) }
+    }
 }
 
 /// One tile: all pointers are at its first token and line.
@@ -81,14 +88,14 @@ pub(crate) unsafe fn tile<L: FloatLanes, const P: usize, const T: usize>(a: &Flo
             for t in 0..T {
                 let x = L::F::splat(*x.add(t * a.stride));
                 for p in 0..P {
-                    acc[p][t] = w[p].0.fma(x, acc[p][t]);
+                    acc[p][t] = L::multiply(w[p].0, x, acc[p][t]);
                 }
             }
             if L::COLS == 2 {
                 for t in 0..T {
                     let x = L::F::splat(*x.add(t * a.stride + 1));
                     for p in 0..P {
-                        acc[p][t] = w[p].1.fma(x, acc[p][t]);
+                        acc[p][t] = L::multiply(w[p].1, x, acc[p][t]);
                     }
                 }
             }

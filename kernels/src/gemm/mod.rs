@@ -54,6 +54,18 @@ pub(crate) struct Parked(
     #[expect(dead_code, reason = "read and written through pointers")] [f32; PANEL_ROWS],
 );
 
+impl Parked {
+    /// Sixteen zeros.
+    pub(crate) const ZERO: Parked = Parked([0.0; PANEL_ROWS]);
+
+    /// The words of some rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn values(rows: &[Parked]) -> &[f32] {
+        // SAFETY: a row is 16 words without padding (its size is its alignment, 64).
+        unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), rows.len() * PANEL_ROWS) }
+    }
+}
+
 /// Puts the stack frames of what its holder calls at the start of a page.
 ///
 /// A tile with more accumulators than registers keeps some in its frame. Where a page ends among them, their stores
@@ -297,7 +309,7 @@ impl Walk {
             }
             let k_chunk = k_chunk(panels);
             if k_chunk < self.steps && parking.len() < tokens * panels {
-                parking.resize(tokens * panels, Parked([0.0; PANEL_ROWS]));
+                parking.resize(tokens * panels, Parked::ZERO);
             }
             let mut from = 0;
             while from < self.steps {

@@ -8,6 +8,7 @@ use crate::{Isa, Kernels, matmul};
 /// Runs everywhere.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Scalar,
+    exact: true,
     matmul: MATMUL,
     vector: &vector::VECTOR,
 };

@@ -1,4 +1,4 @@
-//! Equality of a table with the scalar one, over shapes and places in memory.
+//! Equality of tables with a reference, which is the scalar one but for tables that are not exact, over shapes and places in memory.
 //!
 //! Used by the integration tests for every table that the CPU supports, and by a unit test of the crate
 //! for an instance of a kernel that no table holds.
@@ -149,7 +149,7 @@ pub fn random_tokens(n: usize, cols: usize, stride: usize, noise: &mut Noise) ->
             }
         }
     }
-    let scalar = by_name("scalar").unwrap();
+    let scalar = scalar();
     scalar.quantize_acts(
         &tokens.x,
         &mut tokens.q,
@@ -265,6 +265,11 @@ pub struct Case<'a> {
     pub tokens: &'a Tokens,
 }
 
+/// What defines every result of an exact table.
+pub fn scalar() -> &'static Kernels {
+    by_name("scalar").unwrap()
+}
+
 /// Asserts that two results have the same bits.
 pub fn assert_same(table: &Kernels, case: &Case<'_>, n: usize, want: &[f32], got: &[f32]) {
     assert_eq!(want.len(), got.len());
@@ -288,9 +293,8 @@ fn stride(format: Format, cols: usize) -> usize {
 }
 
 /// Every length of K from 1 to 1024, with up to 40 rows and the numbers of tokens of decoding and small batches.
-pub fn lengths(tables: &[&Kernels], format: Format) {
+pub fn lengths(reference: &Kernels, tables: &[&Kernels], format: Format) {
     const COUNTS: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 16];
-    let scalar = by_name("scalar").unwrap();
     let mut noise = Noise(1 + u64::from(format.code()));
     let mut arena = Arena::new(48, 1024, 16);
     for cols in 1..=1024usize {
@@ -305,8 +309,8 @@ pub fn lengths(tables: &[&Kernels], format: Format) {
             weights: &weights,
             tokens: &tokens,
         };
-        // What the scalar kernel gives for a token does not depend on the number of tokens.
-        let want = arena.product(scalar, &case, 16, 0, 0);
+        // What the reference gives for a token does not depend on the number of tokens.
+        let want = arena.product(reference, &case, 16, 0, 0);
         for (i, n) in COUNTS.into_iter().enumerate() {
             for table in tables {
                 let at = cols + i * 5;
@@ -318,8 +322,7 @@ pub fn lengths(tables: &[&Kernels], format: Format) {
 }
 
 /// Numbers of tokens and panels with every remainder of every tile shape.
-pub fn shapes(tables: &[&Kernels], format: Format) {
-    let scalar = by_name("scalar").unwrap();
+pub fn shapes(reference: &Kernels, tables: &[&Kernels], format: Format) {
     let mut noise = Noise(100 + u64::from(format.code()));
     let mut arena = Arena::new(17 * 16, 200, 70);
     let mut at = 0;
@@ -343,7 +346,7 @@ pub fn shapes(tables: &[&Kernels], format: Format) {
             weights: &weights,
             tokens: &tokens,
         };
-        let want = arena.product(scalar, &case, 70, 0, 0);
+        let want = arena.product(reference, &case, 70, 0, 0);
         for n in (1..=37).chain([47, 48, 49, 63, 64, 65, 70]) {
             for table in tables {
                 at += 1;
@@ -355,8 +358,7 @@ pub fn shapes(tables: &[&Kernels], format: Format) {
 }
 
 /// Products so long and with so many tokens that K and the tokens are cut into chunks.
-pub fn chunks(tables: &[&Kernels], format: Format) {
-    let scalar = by_name("scalar").unwrap();
+pub fn chunks(reference: &Kernels, tables: &[&Kernels], format: Format) {
     let mut noise = Noise(200 + u64::from(format.code()));
     let mut arena = Arena::new(50, 3000, 300);
     for (rows, cols, n) in [
@@ -375,7 +377,7 @@ pub fn chunks(tables: &[&Kernels], format: Format) {
             weights: &weights,
             tokens: &tokens,
         };
-        let want = arena.product(scalar, &case, n, 0, 0);
+        let want = arena.product(reference, &case, n, 0, 0);
         for (at, table) in tables.iter().enumerate() {
             let got = arena.product(table, &case, n, at, at);
             assert_same(table, &case, n, &want, &got);
@@ -385,7 +387,7 @@ pub fn chunks(tables: &[&Kernels], format: Format) {
 
 /// Quantized activations: lengths with every tail, misalignments, magnitudes from subnormal to infinite.
 pub fn quantization(tables: &[&Kernels]) {
-    let scalar = by_name("scalar").unwrap();
+    let scalar = scalar();
     let mut noise = Noise(300);
     let mut arena = Arena::new(16, 1024, 1);
     for len in 0..=1024usize {

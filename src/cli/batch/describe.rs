@@ -9,7 +9,7 @@ use crate::generate::stored::ARITHMETIC;
 use crate::generate::structure::Grammar;
 use crate::model::Model;
 use crate::sample::{Params, Step};
-use quern_kernels::KvType;
+use quern_kernels::{Kernels, KvType};
 use serde_json::{Value, json};
 
 /// Raised when lines of the same records begin to look different.
@@ -21,6 +21,8 @@ pub struct About<'a> {
     pub args: &'a Args,
     /// What it runs.
     pub model: &'a Model,
+    /// With what.
+    pub kernels: &'a Kernels,
     /// What is known of its input.
     pub survey: Option<&'a Survey>,
     /// Which records are its own.
@@ -40,7 +42,7 @@ pub struct About<'a> {
 }
 
 impl About<'_> {
-    /// The manifest. Threads, instruction sets and how much runs side by side are not in it: nothing depends on them.
+    /// The manifest. Threads, how much runs side by side and, as long as they are exact, kernels are not in it: nothing depends on them.
     ///
     /// # Errors
     /// None that can be expected: everything in it can be written as JSON.
@@ -49,6 +51,9 @@ impl About<'_> {
         let mut m = Manifest::default();
         m.set("version", VERSION);
         m.set("arithmetic", ARITHMETIC);
+        if !self.kernels.exact() {
+            m.set("fast_math", self.kernels.name());
+        }
         m.set("model", self.model.file().id_hex());
         m.set("input", self.survey.map(|s| s.hash.clone()));
         m.set("records", self.survey.map(|s| s.records));

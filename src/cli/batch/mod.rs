@@ -403,6 +403,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let about = describe::About {
         args: &args,
         model: &reader.model,
+        kernels: loaded.engine.kernels(),
         survey,
         shard,
         seed,

@@ -31,6 +31,9 @@ pub struct Args {
     /// Instruction sets, separated by commas, or `all` (default: the best; also: QUERN_ISA)
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub isa: Vec<String>,
+    /// Measure what --fast-math allows as well
+    #[arg(long)]
+    pub fast_math: bool,
     /// Matrices of matmul: those of a known model (see quern bench shapes) or a config.json, or a text file with lines of M N K (outputs, tokens,
     /// inputs)
     #[arg(long, value_name = "NAME|FILE")]
@@ -82,13 +85,13 @@ pub fn format(name: &str) -> Result<Format, String> {
 /// The tables that are asked for.
 fn tables(names: &[String]) -> Result<Vec<&'static Kernels>> {
     if names.is_empty() {
-        return Ok(vec![crate::cli::load::kernels(None)?]);
+        return Ok(vec![crate::cli::load::kernels(None, false)?]);
     }
     let mut tables: Vec<&'static Kernels> = Vec::new();
     for name in names {
         match name.as_str() {
             "all" => tables.extend(quern_kernels::supported()),
-            name => tables.push(crate::cli::load::kernels(Some(name))?),
+            name => tables.push(crate::cli::load::kernels(Some(name), false)?),
         }
     }
     Ok(tables)
@@ -126,7 +129,11 @@ pub fn run(args: &Args) -> Result<()> {
             ops.to_vec()
         }
     };
-    let tables = tables(&args.isa)?;
+    let mut tables = tables(&args.isa)?;
+    if args.fast_math {
+        let fast = tables.iter().map(|table| table.fast_math());
+        tables.extend(fast.filter(|table| !table.exact()).collect::<Vec<_>>());
+    }
     let threads = threads(&args.threads);
     let session = Session::begin(&args.output, "kernels")?;
     let machine = session.machine().clone();

@@ -105,6 +105,9 @@ fn process(model: &ModelArgs) -> Result<(Once, f64)> {
     if let Some(path) = &model.model {
         command.arg("-m").arg(path);
     }
+    if model.fast_math {
+        command.arg("--fast-math");
+    }
     if let Some(threads) = model.threads {
         command.args(["-t", &threads.to_string()]);
     }

@@ -37,7 +37,7 @@ pub struct Args {
 /// # Errors
 /// As [`super::run`].
 pub fn run(args: &Args) -> Result<()> {
-    let kernels = kernels(args.isa.as_deref())?;
+    let kernels = kernels(args.isa.as_deref(), false)?;
     let session = Session::begin(&args.output, "machine")?;
     let machine = session.machine().clone();
     let most = args.threads.map_or(machine.processors, usize::from);

@@ -81,6 +81,9 @@ pub struct Args {
     /// Instruction set of the kernels: scalar, avx2, avxvnni, avx512, neon, neondot, neoni8mm (default: the best; also: QUERN_ISA)
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
+    /// Let products of bf16 weights use bfloat16 dot products where the CPU has them, see quern run --help
+    #[arg(long)]
+    pub fast_math: bool,
     /// Read the model into memory instead of mapping its file
     #[arg(long)]
     pub no_mmap: bool,
@@ -154,7 +157,7 @@ pub(super) fn list(numbers: &[u32]) -> Vec<usize> {
 /// # Errors
 /// As [`super::run`].
 pub fn run(args: &Args) -> Result<()> {
-    let kernels = load::kernels(args.isa.as_deref())?;
+    let kernels = load::kernels(args.isa.as_deref(), args.fast_math)?;
     let session = Session::begin(&args.output, "model")?;
     let (file, name) = args.open()?;
     let bytes = file.len();

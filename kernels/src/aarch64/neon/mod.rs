@@ -39,6 +39,7 @@ use blocks::{Base, Table, WithDot, WithMatrix};
 /// NEON alone.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Neon,
+    exact: true,
     matmul: matmul::<Base>(),
     vector: &vector::VECTOR,
 };
@@ -46,6 +47,7 @@ pub(crate) static TABLE: Kernels = Kernels {
 /// The same with `sdot`.
 pub(crate) static DOT_TABLE: Kernels = Kernels {
     isa: Isa::NeonDot,
+    exact: true,
     matmul: matmul::<WithDot>(),
     vector: &vector::VECTOR,
 };
@@ -53,6 +55,7 @@ pub(crate) static DOT_TABLE: Kernels = Kernels {
 /// The same with `usmmla` for more than one token.
 pub(crate) static MATRIX_TABLE: Kernels = Kernels {
     isa: Isa::NeonI8mm,
+    exact: true,
     matmul: matmul::<WithMatrix>(),
     vector: &vector::VECTOR,
 };

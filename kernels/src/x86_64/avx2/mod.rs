@@ -13,6 +13,7 @@ use crate::{Isa, Kernels};
 /// AVX2, FMA, F16C.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
+    exact: true,
     matmul: MATMUL,
     vector: &vector::VECTOR,
 };
@@ -20,6 +21,7 @@ pub(crate) static TABLE: Kernels = Kernels {
 /// The same with AVX-VNNI.
 pub(crate) static VNNI_TABLE: Kernels = Kernels {
     isa: Isa::AvxVnni,
+    exact: true,
     matmul: MatmulKernels {
         q8: int::q8_vnni,
         q4: int::q4_vnni,
@@ -70,6 +72,7 @@ mod tests {
     fn the_vnni_body_equals_the_scalar_kernels() {
         static EVEX: Kernels = Kernels {
             isa: Isa::AvxVnni,
+            exact: true,
             matmul: MatmulKernels {
                 q8: int::evex::q8,
                 q4: int::evex::q4,
@@ -106,10 +109,10 @@ mod tests {
             if format.act_kind() == ActKind::F32 {
                 continue;
             }
-            sweep::shapes(&tables, format);
-            sweep::chunks(&tables, format);
+            sweep::shapes(sweep::scalar(), &tables, format);
+            sweep::chunks(sweep::scalar(), &tables, format);
         }
-        sweep::lengths(&tables, Format::Q4);
+        sweep::lengths(sweep::scalar(), &tables, Format::Q4);
         sweep::quantization(&tables);
     }
 }

@@ -68,7 +68,7 @@ fn pick<W: FloatLanes>(panels: usize, tokens: usize) -> unsafe fn(&FloatTile) {
 
 /// 32 registers: at 4 x 6 there are 24 accumulators, 4 weights and an activation. A token alone takes more panels:
 /// at least 8 chains of fma hide their latency.
-const SHAPES: Shapes = Shapes {
+pub(super) const SHAPES: Shapes = Shapes {
     max_tokens: 6,
     panels: |tokens| if tokens == 1 { 8 } else { 4 },
 };

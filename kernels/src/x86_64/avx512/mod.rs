@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI.
 
 mod blocks;
+mod dot;
 mod float;
 mod int;
 mod quantize;
@@ -13,7 +14,19 @@ use crate::{Isa, Kernels};
 /// AVX-512 F, BW, DQ, VL, VNNI.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512,
+    exact: true,
     matmul: MATMUL,
+    vector: &vector::VECTOR,
+};
+
+/// The same with AVX-512 BF16, for who does not ask for equal bits.
+pub(crate) static FAST_TABLE: Kernels = Kernels {
+    isa: Isa::Avx512,
+    exact: false,
+    matmul: MatmulKernels {
+        bf16: dot::bf16,
+        ..MATMUL
+    },
     vector: &vector::VECTOR,
 };
 
