@@ -57,10 +57,9 @@ pub(crate) trait Vector: Copy {
         }
     }
 
-    /// Asks for the cache line at `p`, which may be any address, mapped or not.
+    /// Asks for the cache line at `p`, which may be any address, mapped or not, to be in the second-level cache. Not in the first:
+    /// that holds one of the few places where a core keeps what it waits for, until the line is there.
     unsafe fn prefetch(p: *const u8);
-    /// The same, into the second-level cache.
-    unsafe fn prefetch_far(p: *const u8);
 
     /// `self + b`.
     unsafe fn add(self, b: Self) -> Self;

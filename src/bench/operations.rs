@@ -3,6 +3,7 @@
 //! Operands of a case along vectors stay in the nearest caches; those of a long attention and of products do not.
 
 use super::synthetic::{self, Noise};
+use crate::cache::PAGE;
 use crate::error::Result;
 use crate::ops::{self, ActBuffer, Context, Product};
 use crate::par::Team;
@@ -210,28 +211,33 @@ fn quantize(n: usize) -> Case {
     })
 }
 
-/// Scores or values of some queries over the positions of a cache with heads of `dim`.
+/// Scores or values of some queries over the positions of a cache with heads of `dim`, page by page, as the cache keeps them.
 fn attention(scores: bool, kv: KvType, n: usize, positions: usize, dim: usize) -> Case {
+    let page = match scores {
+        true => PAGE / KV_TILE * kv.k_tile_bytes(dim),
+        false => PAGE * kv.v_row_bytes(dim),
+    };
     // Keys and values of the same size and of no matter: bytes of small numbers in every element type.
-    let tiles = positions / KV_TILE * kv.k_tile_bytes(dim);
-    let rows = positions * kv.v_row_bytes(dim);
-    let cache = vec![0x2c; if scores { tiles } else { rows }];
-    let (tiles, bytes) = (positions / KV_TILE, cache.len());
+    let cache = vec![0x2c; positions / PAGE * page];
+    let bytes = cache.len();
     let (q, p) = (data(n * dim), data(n * positions));
     let (mut s, mut o) = (vec![0.0; n * positions], vec![0.0; n * dim]);
     let what = if scores { "scores" } else { "values" };
     let name = format!("attention {what} {} {n} x {positions} x {dim}", kv.name());
-    let mut case = match scores {
-        true => case(name, bytes, move |k| {
-            k.attn_scores(kv, &q, dim, n, dim, &cache, tiles, &mut s, positions);
-            std::hint::black_box(&s);
-        }),
-        false => case(name, bytes, move |k| {
-            o.fill(0.0);
-            k.attn_values(kv, &p, positions, n, &cache, positions, dim, &mut o, dim);
-            std::hint::black_box(&o);
-        }),
-    };
+    let mut case = case(name, bytes, move |k| {
+        o.fill(0.0);
+        for (i, now) in cache.chunks(page).enumerate() {
+            let next = &cache[((i + 1) * page).min(bytes)..];
+            if scores {
+                let (tiles, s) = (PAGE / KV_TILE, &mut s[i * PAGE..]);
+                k.attn_scores(kv, &q, dim, n, dim, now, next, tiles, s, positions);
+            } else {
+                let p = &p[i * PAGE..];
+                k.attn_values(kv, p, positions, n, now, next, PAGE, dim, &mut o, dim);
+            }
+        }
+        std::hint::black_box((&s, &o));
+    });
     case.macs = Some((n * positions * dim, Format::F32));
     case
 }

@@ -245,9 +245,14 @@ impl QueryBlock<'_> {
         let to = ((index + 1) * RANGE).min(end.next_multiple_of(TILE));
         grow(scores, rows * SCORE_STRIDE);
         out.reset(rows, width);
+        // What is read next: the keys of the next page, then the values of the first one, and at last the keys of the next range.
+        let next = |at: usize| (at < to).then(|| self.head.span(at, to));
+        let first_values = next(from).map_or(&[][..], |(_, v, _)| v);
+        let later = (to < end).then(|| self.head.span(to, end.next_multiple_of(TILE)));
         let mut at = from;
         while at < to {
             let (k, _, count) = self.head.span(at, to);
+            let next = next(at + count).map_or(first_values, |(k, _, _)| k);
             let tiles = count / TILE;
             kernels.attn_scores(
                 shape.kv,
@@ -256,6 +261,7 @@ impl QueryBlock<'_> {
                 rows,
                 shape.key_dim,
                 k,
+                next,
                 tiles,
                 &mut scores[at - from..],
                 SCORE_STRIDE,
@@ -281,12 +287,17 @@ impl QueryBlock<'_> {
         let mut at = from;
         while at < to {
             let (_, v, count) = self.head.span(at, to);
+            let next = match next(at + count) {
+                Some((_, v, _)) => v,
+                None => later.map_or(&[][..], |(k, _, _)| k),
+            };
             kernels.attn_values(
                 shape.kv,
                 &scores[at - from..],
                 SCORE_STRIDE,
                 rows,
                 v,
+                next,
                 count,
                 shape.value_dim,
                 &mut out.values,

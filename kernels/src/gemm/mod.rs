@@ -177,7 +177,7 @@ unsafe fn fetch<V: Vector, const P: usize>(from: *const u8, panel_bytes: usize, 
     for p in 0..P {
         for line in (0..bytes).step_by(64) {
             // SAFETY: any address will do; features are the caller's promise.
-            unsafe { V::prefetch_far(from.wrapping_add(p * panel_bytes + line)) }
+            unsafe { V::prefetch(from.wrapping_add(p * panel_bytes + line)) }
         }
     }
 }

@@ -7,6 +7,14 @@ use super::recurrent::HeadStep;
 use super::{Activation, KV_TILE, KvType};
 use crate::Kernels;
 
+/// Bytes from what is read to what is read next; 0 if that is nothing.
+fn distance(now: &[u8], next: &[u8]) -> isize {
+    match next {
+        [] => 0,
+        _ => next.as_ptr().addr().wrapping_sub(now.as_ptr().addr()) as isize,
+    }
+}
+
 /// Floats that `rows` rows of `len`, `stride` apart, span; panics where that is not a number.
 fn span(rows: usize, stride: usize, len: usize) -> usize {
     match rows.checked_sub(1) {
@@ -226,8 +234,8 @@ impl Kernels {
 
     /// Scores of `n_q` queries against `n_tiles` tiles of keys of one KV head: `scores[i *
     /// score_stride + 16 t + lane] = sum over d, ascending, of q[i * q_stride + d] *
-    /// k[t][d][lane]`, fused, unscaled. `k` holds tiles of `kv.k_tile_bytes(head_dim)` bytes. The
-    /// result of a query does not depend on the others.
+    /// k[t][d][lane]`, fused, unscaled. `k` holds tiles of `kv.k_tile_bytes(head_dim)` bytes. `next` is what the
+    /// caller reads next (or nothing): it comes from memory meanwhile. The result of a query does not depend on the others.
     pub fn attn_scores(
         &self,
         kv: KvType,
@@ -236,6 +244,7 @@ impl Kernels {
         n_q: usize,
         head_dim: usize,
         k: &[u8],
+        next: &[u8],
         n_tiles: usize,
         scores: &mut [f32],
         score_stride: usize,
@@ -252,6 +261,7 @@ impl Kernels {
             head_dim,
             k: k.as_ptr(),
             n_tiles,
+            ahead: distance(k, next),
             out: scores.as_mut_ptr(),
             stride: score_stride,
         };
@@ -260,7 +270,7 @@ impl Kernels {
 
     /// Weighted sums of the values of one KV head, added to `out`: `out[i * out_stride + d] += sum
     /// over positions, ascending, of p[i * p_stride + pos] * v[pos][d]`, fused. `v` holds rows
-    /// of `kv.v_row_bytes(v_dim)` bytes. The result of a query does not depend on the others. A weight
+    /// of `kv.v_row_bytes(v_dim)` bytes. `next` is as for scores. The result of a query does not depend on the others. A weight
     /// of zero adds a zero, which can turn -0 into +0 and shows nothing else while the value is
     /// finite.
     pub fn attn_values(
@@ -270,6 +280,7 @@ impl Kernels {
         p_stride: usize,
         n_q: usize,
         v: &[u8],
+        next: &[u8],
         n_pos: usize,
         v_dim: usize,
         out: &mut [f32],
@@ -286,6 +297,7 @@ impl Kernels {
             v: v.as_ptr(),
             n_pos,
             v_dim,
+            ahead: distance(v, next),
             out: out.as_mut_ptr(),
             stride: out_stride,
         };

@@ -141,6 +141,8 @@ pub(crate) struct Scores {
     /// `n_tiles` tiles of keys.
     pub k: *const u8,
     pub n_tiles: usize,
+    /// Bytes from `k` to what is read next; its lines are asked for meanwhile.
+    pub ahead: isize,
     /// Row i is out[i * stride ..][..16 * n_tiles].
     pub out: *mut f32,
     pub stride: usize,
@@ -157,6 +159,8 @@ pub(crate) struct Values {
     pub v: *const u8,
     pub n_pos: usize,
     pub v_dim: usize,
+    /// Bytes from `v` to what is read next; its lines are asked for meanwhile.
+    pub ahead: isize,
     /// Row i is out[i * stride ..][..v_dim]; terms are added to what it holds.
     pub out: *mut f32,
     pub stride: usize,
@@ -247,8 +251,8 @@ unsafe fn score_block<V: Vector, E: Element, const FIRST: bool, const Q: usize, 
     Q
 }
 
-/// `Q` queries against the `T` tiles from `t` on. The first block of queries also asks for the
-/// tiles that come next: several tiles at a time are several short streams, which hardware does not
+/// `Q` queries against the `T` tiles from `t` on. The first block of queries also asks for
+/// what is read next: several tiles at a time are several short streams, and pages lie anywhere, which hardware does not
 /// foresee.
 #[inline(always)]
 unsafe fn score_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, const T: usize>(
@@ -270,7 +274,7 @@ unsafe fn score_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize, 
                 let p = k.add(j * tile + d * line);
                 keys[j] = E::load::<V>(p);
                 if FIRST && (E::BYTES == 4 || d % 2 == 0) {
-                    V::prefetch(p.wrapping_add(TILES * tile));
+                    V::prefetch(p.wrapping_offset(a.ahead));
                 }
             }
             for i in 0..Q {
@@ -310,7 +314,7 @@ unsafe fn scaled_tiles<V: Vector, E: Element, const FIRST: bool, const Q: usize,
                     let p = block.add(j * tile + scale_line + d * line);
                     keys[j] = E::load::<V>(p);
                     if FIRST && d % 4 == 0 {
-                        V::prefetch(p.wrapping_add(TILES * tile));
+                        V::prefetch(p.wrapping_offset(a.ahead));
                     }
                 }
                 for i in 0..Q {
@@ -415,7 +419,7 @@ unsafe fn value_block<V: Vector, E: Element, const FIRST: bool, const Q: usize, 
 }
 
 /// `Q` queries over the `C` groups of columns from `d` on, the first block of queries asking for
-/// the rows that come next; only `last` columns of the last group are written.
+/// what is read next; only `last` columns of the last group are written.
 #[inline(always)]
 unsafe fn value_columns<
     V: Vector,
@@ -452,7 +456,7 @@ unsafe fn value_columns<
                 let p = v.add(pos * row + j * line);
                 vals[j] = E::load::<V>(p);
                 if FIRST && (E::BYTES == 4 || C == 1 || j % 2 == 0) {
-                    V::prefetch(p.wrapping_add(ROWS * row));
+                    V::prefetch(p.wrapping_offset(a.ahead));
                 }
             }
             for i in 0..Q {

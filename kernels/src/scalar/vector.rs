@@ -76,8 +76,6 @@ impl Vector for Scalar {
 
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
-    #[inline(always)]
-    unsafe fn prefetch_far(_: *const u8) {}
 
     #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {

@@ -140,7 +140,7 @@ fn scores_do_not_depend_on_the_table_or_the_other_queries() {
             let mut want = vec![7.0; (n_q - 1) * stride + width];
             for i in 0..n_q {
                 let (q, want) = (&q[i * q_stride..], &mut want[i * stride..]);
-                scalar().attn_scores(kv, q, q_stride, 1, head_dim, &k, n_tiles, want, stride);
+                scalar().attn_scores(kv, q, q_stride, 1, head_dim, &k, &[], n_tiles, want, stride);
             }
             for table in &tables {
                 for place in 0..2 {
@@ -155,7 +155,18 @@ fn scores_do_not_depend_on_the_table_or_the_other_queries() {
                     let qq = queries.copy(&q, place);
                     let got = out.floats(want.len(), place);
                     got.fill(7.0);
-                    table.attn_scores(kv, qq, q_stride, n_q, head_dim, kk, n_tiles, got, stride);
+                    table.attn_scores(
+                        kv,
+                        qq,
+                        q_stride,
+                        n_q,
+                        head_dim,
+                        kk,
+                        &[],
+                        n_tiles,
+                        got,
+                        stride,
+                    );
                     let what = || {
                         format!(
                             "scores on {}: {kv:?} {n_q} x {head_dim} x {n_tiles}",
@@ -197,7 +208,7 @@ fn values_do_not_depend_on_the_table_or_the_other_queries() {
             let mut want = start.clone();
             for i in 0..n_q {
                 let (p, want) = (&p[i * p_stride..], &mut want[i * stride..]);
-                scalar().attn_values(kv, p, p_stride, 1, &v, n_pos, v_dim, want, stride);
+                scalar().attn_values(kv, p, p_stride, 1, &v, &[], n_pos, v_dim, want, stride);
             }
             for table in &tables {
                 for place in 0..2 {
@@ -210,7 +221,7 @@ fn values_do_not_depend_on_the_table_or_the_other_queries() {
                     vv.copy_from_slice(&v);
                     let pp = weights.copy(&p, place);
                     let got = out.copy(&start, place);
-                    table.attn_values(kv, pp, p_stride, n_q, vv, n_pos, v_dim, got, stride);
+                    table.attn_values(kv, pp, p_stride, n_q, vv, &[], n_pos, v_dim, got, stride);
                     let what = || {
                         format!(
                             "values on {}: {kv:?} {n_q} x {n_pos} x {v_dim}",
@@ -238,6 +249,7 @@ fn positions_may_come_in_any_number_of_calls() {
             n_pos,
             n_q,
             &v,
+            &[],
             n_pos,
             v_dim,
             &mut whole,
@@ -252,6 +264,7 @@ fn positions_may_come_in_any_number_of_calls() {
                 n_pos,
                 n_q,
                 v,
+                &[],
                 to - from,
                 v_dim,
                 &mut parts,
@@ -283,8 +296,8 @@ fn the_scalar_table_is_within_its_bound() {
             };
             let mut scores = vec![0.0; n_q * width];
             let mut values = vec![0.0; n_q * width];
-            scalar().attn_scores(kv, &q, m, n_q, m, &c, blocks, &mut scores, width);
-            scalar().attn_values(kv, &q, m, n_q, &v, m, width, &mut values, width);
+            scalar().attn_scores(kv, &q, m, n_q, m, &c, &[], blocks, &mut scores, width);
+            scalar().attn_values(kv, &q, m, n_q, &v, &[], m, width, &mut values, width);
             for i in 0..n_q {
                 for j in 0..width {
                     let key = |k: usize| keys[j][k];
@@ -369,6 +382,7 @@ fn widening_is_exact_on_every_table() {
             1,
             1,
             &all,
+            &[],
             1,
             1 << 16,
             &mut out,
@@ -422,10 +436,21 @@ fn what_cannot_be_quantized_shows() {
         k.kv_store_v(KvType::Q8, &x, &mut row);
         let mut scores = [0.0; KV_TILE];
         let q = [1.0; 70];
-        k.attn_scores(KvType::Q8, &q, 70, 1, 70, &tile, 1, &mut scores, KV_TILE);
+        k.attn_scores(
+            KvType::Q8,
+            &q,
+            70,
+            1,
+            70,
+            &tile,
+            &[],
+            1,
+            &mut scores,
+            KV_TILE,
+        );
         assert!(scores[3].is_nan() && scores[2] == 0.0, "{}", k.name());
         let mut out = [0.0; 70];
-        k.attn_values(KvType::Q8, &[1.0], 1, 1, &row, 1, 70, &mut out, 70);
+        k.attn_values(KvType::Q8, &[1.0], 1, 1, &row, &[], 1, 70, &mut out, 70);
         assert_eq!((out[0], out[69]), (1.0, 0.0), "{}", k.name());
         assert!(out[32..64].iter().all(|x| x.is_nan()), "{}", k.name());
     }

@@ -144,14 +144,6 @@ impl Vector for Neon {
     unsafe fn prefetch(p: *const u8) {
         // A hint: it faults at no address.
         unsafe {
-            asm!("prfm pldl1keep, [{}]", in(reg) p, options(readonly, nostack, preserves_flags));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch_far(p: *const u8) {
-        // As above.
-        unsafe {
             asm!("prfm pldl2keep, [{}]", in(reg) p, options(readonly, nostack, preserves_flags));
         }
     }
