@@ -61,9 +61,10 @@ impl BoundNorm {
     }
 }
 
-/// Activations of all tokens as products read them: f32, and int8 beside it where an integer format needs that.
+/// Activations of all tokens as products read them: f32, and int8 beside it or instead where an integer format needs that.
 #[derive(Default)]
 pub struct ActBuffer {
+    /// Empty rows where nobody reads them as f32.
     x: Vec<f32>,
     q: Vec<i8>,
     scales: Vec<f32>,
@@ -71,6 +72,7 @@ pub struct ActBuffer {
     cols: usize,
     stride: usize,
     quantized: bool,
+    plain: bool,
 }
 
 /// Makes a buffer at least `len` long; new elements are zero. Never shrinks, so that a steady loop does not allocate.
@@ -81,12 +83,26 @@ pub fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
 }
 
 impl ActBuffer {
-    /// Sets the shape for the next operation. `quantized` says whether an integer format will read it.
+    /// Sets the shape for the next operation. `quantized` says whether an integer format will read it beside others.
     pub fn shape(&mut self, n: usize, cols: usize, quantized: bool) {
+        self.set(n, cols, true, quantized);
+    }
+
+    /// Sets the shape for a product with this matrix, which nobody else reads the activations of. With an integer format there is only int8 then:
+    /// f32 would be written to memory for nothing.
+    pub fn shape_for(&mut self, n: usize, matrix: &Matrix) {
+        let quantized = wants_quantized(matrix);
+        self.set(n, matrix.cols(), !quantized, quantized);
+    }
+
+    fn set(&mut self, n: usize, cols: usize, plain: bool, quantized: bool) {
         self.cols = cols;
         self.stride = cols.next_multiple_of(K_ALIGN);
         self.quantized = quantized;
-        grow(&mut self.x, n * self.stride);
+        self.plain = plain;
+        if plain {
+            grow(&mut self.x, n * self.stride);
+        }
         if quantized {
             grow(&mut self.q, n * self.stride);
             grow(&mut self.scales, n * self.stride / BLOCK);
@@ -101,16 +117,23 @@ impl ActBuffer {
 
     /// The f32 values of one token.
     pub fn row(&self, token: usize) -> &[f32] {
+        assert!(self.plain, "there is only int8");
         &self.x[token * self.stride..][..self.cols]
     }
 
     fn acts(&self, kind: ActKind, tokens: Range<usize>) -> Acts<'_> {
         let (s, b) = (self.stride, self.stride / BLOCK);
         match kind {
-            ActKind::F32 => Acts::F32 {
-                x: &self.x[tokens.start * s..tokens.end * s],
-                stride: s,
-            },
+            ActKind::F32 => {
+                assert!(
+                    self.plain,
+                    "a float format reads activations of which there is only int8"
+                );
+                Acts::F32 {
+                    x: &self.x[tokens.start * s..tokens.end * s],
+                    stride: s,
+                }
+            }
             ActKind::Q8 => {
                 assert!(
                     self.quantized,
@@ -135,7 +158,8 @@ impl ActBuffer {
         whole: bool,
         fill: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
     ) {
-        let (cols, stride, quantized) = (self.cols, self.stride, self.quantized);
+        let (cols, stride, quantized, plain) = (self.cols, self.stride, self.quantized, self.plain);
+        assert!(plain || !whole, "whole rows are kept as f32");
         let chunk = if whole { stride } else { COLUMNS.min(stride) };
         let chunks = stride.div_ceil(chunk);
         let (x, q) = (Disjoint::new(&mut self.x), Disjoint::new(&mut self.q));
@@ -149,8 +173,12 @@ impl ActBuffer {
             let (from, to) = (part * chunk, ((part + 1) * chunk).min(stride));
             let end = to.min(cols);
             let at = token * stride;
-            // SAFETY: one job per token and range of columns.
-            let values = unsafe { x.part(at + from..at + to) };
+            let mut own = [0.0; COLUMNS];
+            let values = match plain {
+                // SAFETY: one job per token and range of columns.
+                true => unsafe { x.part(at + from..at + to) },
+                false => &mut own[..to - from],
+            };
             let (live, padding) = values.split_at_mut(end.saturating_sub(from));
             fill(token, from..end.max(from), live);
             padding.fill(0.0);

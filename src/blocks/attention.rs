@@ -7,7 +7,7 @@ use super::attend::{self, Core, attend, window};
 use super::scores::{HeadNorm, Scores};
 use super::{Angles, Span};
 use crate::cache::KvShape;
-use crate::ops::{ActBuffer, Context, Product, grow, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, grow, matmul};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, Kernels, PANEL_ROWS};
@@ -143,7 +143,7 @@ impl Attention {
         attend(ctx, spans, &core, &b.q, q_stride, &mut b.core);
         let (heads, gate, q_width) = (&b.core.heads, &b.gate, self.spec.q_width() as usize);
         let gated = self.gate.is_some();
-        b.mixed.shape(n, q_width, wants_quantized(&self.o));
+        b.mixed.shape_for(n, &self.o);
         b.mixed.fill(ctx, n, false, |token, cols, x| {
             let heads = &heads[token * q_width + cols.start..token * q_width + cols.end];
             if gated {

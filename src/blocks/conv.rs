@@ -9,7 +9,7 @@
 
 use super::Span;
 use crate::cache::StateShape;
-use crate::ops::{ActBuffer, Context, Product, add_bias, grow, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, add_bias, grow, matmul};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, PANEL_ROWS};
@@ -145,7 +145,7 @@ impl ShortConv {
         };
         self.conv.forward(ctx, spans, input, &mut b.mixed);
         let mixed = &b.mixed;
-        b.gated.shape(n, width, wants_quantized(&self.output));
+        b.gated.shape_for(n, &self.output);
         b.gated.fill(ctx, n, false, |token, cols, x| {
             x.copy_from_slice(&mixed[token * width + cols.start..token * width + cols.end]);
             kernels.mul(x, part(token, 1, &cols));

@@ -8,7 +8,7 @@ use super::attention::Buffers;
 use super::scores::Scores;
 use super::{Span, emptied};
 use crate::cache::KvShape;
-use crate::ops::{ActBuffer, Context, Product, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, matmul};
 use crate::tensor::Matrix;
 use quern_kernels::KvType;
 use quern_models::spec::{self, Mask};
@@ -125,7 +125,7 @@ impl Cross {
         attend(ctx, &list, &core, &b.q, stride, &mut b.core);
         b.sources = emptied(list);
         let (heads, q_width) = (&b.core.heads, self.q.rows());
-        b.mixed.shape(n, q_width, wants_quantized(&self.o));
+        b.mixed.shape_for(n, &self.o);
         b.mixed.fill(ctx, n, false, |token, cols, x| {
             x.copy_from_slice(&heads[token * q_width + cols.start..token * q_width + cols.end]);
         });

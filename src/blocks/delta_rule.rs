@@ -9,7 +9,7 @@
 use super::Span;
 use super::conv::Convolution;
 use crate::cache::StateShape;
-use crate::ops::{ActBuffer, BoundNorm, Context, Product, grow, matmul, wants_quantized};
+use crate::ops::{ActBuffer, BoundNorm, Context, Product, grow, matmul};
 use crate::par::Disjoint;
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::{Activation, Kernels};
@@ -141,7 +141,7 @@ impl DeltaRule {
         );
         self.steps(ctx, h, spans, b, strides[1]);
         let (heads, width) = (&b.heads, self.spec.value_width() as usize);
-        b.gated.shape(n, width, wants_quantized(&self.output));
+        b.gated.shape_for(n, &self.output);
         b.gated.fill(ctx, n, false, |token, cols, x| {
             x.copy_from_slice(&heads[token * width + cols.start..token * width + cols.end]);
         });

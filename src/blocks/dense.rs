@@ -1,6 +1,6 @@
 //! The feed-forward network: gate and up in one phase, activation and quantization in the next, down in the third.
 
-use crate::ops::{ActBuffer, Context, Product, activation, grow, matmul, wants_quantized};
+use crate::ops::{ActBuffer, Context, Product, activation, grow, matmul};
 use crate::tensor::{Matrix, Vector};
 use quern_kernels::Kernels;
 use quern_models::spec;
@@ -94,7 +94,7 @@ impl Dense {
         }
         let (act, scale) = (activation(self.spec.activation), self.spec.gate_scale);
         // In the common case the activation is part of the product with `up`.
-        let apart = self.gate_bias.is_some() || scale != 1.0;
+        let apart = self.gate_bias.is_some() || self.up_bias.is_some() || scale != 1.0;
         if self.gate.is_some() && apart {
             let inner = self.spec.inner as usize;
             let gate = &mut b.gate[..n * stride];
@@ -110,20 +110,20 @@ impl Dense {
             });
         }
         let (gate, up) = (&b.gate, &b.up);
-        b.inner
-            .shape(n, self.spec.inner as usize, wants_quantized(&self.down));
+        b.inner.shape_for(n, &self.down);
         b.inner.fill(ctx, n, false, |token, cols, x| {
             let at = token * stride;
             let part = at + cols.start..at + cols.end;
+            if self.gate.is_some() && !apart {
+                return kernels.glu(act, &gate[part.clone()], &up[part], x);
+            }
             x.copy_from_slice(&up[part.clone()]);
             if let Some(bias) = &self.up_bias {
-                kernels.add(x, &bias[cols.clone()]);
+                kernels.add(x, &bias[cols]);
             }
             match &self.gate {
                 None => kernels.activation(act, x),
-                Some(_) if apart => kernels.mul(x, &gate[part]),
-                // glu reads `up` from the buffer, so that there is no extra pass.
-                Some(_) => kernels.glu(act, &gate[part.clone()], &up[part], x),
+                Some(_) => kernels.mul(x, &gate[part]),
             }
         });
         matmul(ctx, &b.inner, n, &[Product::new(&self.down, out, n)]);

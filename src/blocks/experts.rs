@@ -255,7 +255,7 @@ impl Experts {
             }
         }
         let (gate, up) = (&b.gate, &b.up);
-        b.inner.shape(total, inner, wants_quantized(&self.down));
+        b.inner.shape_for(total, &self.down);
         b.inner.fill(ctx, total, false, |row, cols, x| {
             let part = row * stride + cols.start..row * stride + cols.end;
             let (gate, up) = (&gate[part.clone()], &up[part]);

@@ -196,7 +196,7 @@ impl Latent {
         matmul_groups(ctx, &b.values, &b.groups, &products);
 
         let (results, width) = (&b.heads, self.spec.value_dim as usize);
-        b.mixed.shape(n, heads * width, wants_quantized(&self.o));
+        b.mixed.shape_for(n, &self.o);
         b.mixed.fill(ctx, n, false, |token, cols, x| {
             let (mut rest, mut column) = (x, cols.start);
             while !rest.is_empty() {

@@ -132,7 +132,7 @@ impl SelectiveScan {
 
         self.scan(ctx, spans, b);
         let (parts, mixed) = (&b.parts, &b.mixed);
-        b.gated.shape(n, inner, wants_quantized(&self.output));
+        b.gated.shape_for(n, &self.output);
         b.gated.fill(ctx, n, false, |token, cols, x| {
             let at = token * parts_stride + inner;
             let gate = &parts[at + cols.start..at + cols.end];
