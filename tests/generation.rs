@@ -12,12 +12,13 @@ use quern_kernels::KvType;
 pub struct Numbers;
 
 impl Decode for Numbers {
-    fn push(&mut self, id: u32) -> Result<String> {
-        Ok(format!("{id} "))
+    fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
+        out.push_str(&format!("{id} "));
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<String> {
-        Ok(String::new())
+    fn finish(&mut self, _: &mut String) -> Result<()> {
+        Ok(())
     }
 }
 

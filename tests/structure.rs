@@ -20,12 +20,12 @@ use std::sync::Arc;
 struct Text<'t>(Option<StreamDecoder<'t>>);
 
 impl Decode for Text<'_> {
-    fn push(&mut self, id: u32) -> Result<String> {
-        self.0.as_mut().map_or(Ok(String::new()), |d| d.push(id))
+    fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |d| d.push_into(id, out))
     }
 
-    fn finish(&mut self) -> Result<String> {
-        self.0.take().map_or(Ok(String::new()), |d| d.finish())
+    fn finish(&mut self, out: &mut String) -> Result<()> {
+        self.0.take().map_or(Ok(()), |d| d.finish_into(out))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::generate::{Decode, Watch};
 use crate::tokenizer::{DecodeOptions, StreamDecoder, Tokenizer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 const DIM: &[u8] = b"\x1b[2m";
@@ -35,8 +36,10 @@ impl<'a> Text<'a> {
             decoder: Some(decoder),
             marks: thinking::marks(tokenizer)?,
         };
+        let mut said = String::new();
         for &id in prompt {
-            text.push(id)?;
+            text.push(id, &mut said)?;
+            said.clear();
         }
         Ok(text)
     }
@@ -44,21 +47,24 @@ impl<'a> Text<'a> {
 
 impl Decode for Text<'_> {
     /// An id that the model has and the tokenizer has not (vocabularies are padded) is shown as a replacement character.
-    fn push(&mut self, id: u32) -> Result<String> {
-        let (Some(decoder), Some(piece)) = (&mut self.decoder, self.tokenizer.piece(id)) else {
-            return Ok("\u{fffd}".to_owned());
+    fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
+        let known = self.tokenizer.has(id);
+        let Some(decoder) = self.decoder.as_mut().filter(|_| known) else {
+            out.push(char::REPLACEMENT_CHARACTER);
+            return Ok(());
         };
-        let mut text = decoder.push(id)?;
+        decoder.push_into(id, out)?;
         if self.marks.contains(&id) {
-            text.push_str(&piece);
+            out.extend(self.tokenizer.piece(id));
         }
-        Ok(text)
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<String> {
-        self.decoder
-            .take()
-            .map_or(Ok(String::new()), |d| d.finish())
+    fn finish(&mut self, out: &mut String) -> Result<()> {
+        match self.decoder.take() {
+            Some(decoder) => decoder.finish_into(out),
+            None => Ok(()),
+        }
     }
 }
 
@@ -76,16 +82,20 @@ impl Numbers {
 }
 
 impl Decode for Numbers {
-    fn push(&mut self, id: u32) -> Result<String> {
-        Ok(match (self.show, std::mem::take(&mut self.first)) {
-            (false, _) => String::new(),
-            (true, true) => id.to_string(),
-            (true, false) => format!(" {id}"),
-        })
+    fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
+        if self.show {
+            let gap = if std::mem::take(&mut self.first) {
+                ""
+            } else {
+                " "
+            };
+            let _ = write!(out, "{gap}{id}");
+        }
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<String> {
-        Ok(String::new())
+    fn finish(&mut self, _: &mut String) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -11,6 +11,10 @@ use quern_kernels::Kernels;
 
 /// Ids that memory is set aside for at the start.
 const ROOM: usize = 4096;
+/// Bytes of text that memory is set aside for per id: what most vocabularies need for most texts.
+const BYTES: usize = 5;
+/// Bytes of one id's text that memory is set aside for.
+const PIECE: usize = 64;
 
 /// Who takes part in a generation between its passes.
 pub struct Parts<'p> {
@@ -33,6 +37,8 @@ pub struct Course {
     all: Vec<u32>,
     prompt: usize,
     text: String,
+    /// What the decoder says of an id, and what of it may leave: memory that is used again.
+    pieces: (String, String),
     stopped_by_text: bool,
     /// Ids that a constraint forced.
     forced: usize,
@@ -59,14 +65,16 @@ impl Course {
         let mut all = prompt.clone();
         // What comes finds its place without growing, unless it is long.
         let room = request.context - prompt.len();
-        all.reserve_exact(room.min(request.max_new.unwrap_or(room)).min(ROOM));
+        let room = room.min(request.max_new.unwrap_or(room)).min(ROOM);
+        all.reserve_exact(room);
         Ok(Course {
             sampler,
             fingerprint: request.fingerprint.then(Fingerprint::new),
             stops: Stops::new(&request.stop),
             all,
             prompt: prompt.len(),
-            text: String::new(),
+            text: String::with_capacity(room * BYTES),
+            pieces: (String::with_capacity(PIECE), String::with_capacity(PIECE)),
             stopped_by_text: false,
             forced: 0,
             finish: None,
@@ -188,8 +196,7 @@ impl Course {
             self.finish = Some(Finish::Stop);
             return Ok(());
         }
-        let (piece, stopped) = self.stops.push(&parts.decode.push(id)?);
-        self.emit(&piece, parts)?;
+        let stopped = self.say(parts, |decode, text| decode.push(id, text))?;
         if stopped {
             self.stopped_by_text = true;
             self.finish = Some(Finish::Stop);
@@ -208,9 +215,20 @@ impl Course {
         Ok(())
     }
 
-    fn emit(&mut self, piece: &str, parts: &mut Parts<'_>) -> Result<()> {
-        self.text.push_str(piece);
-        parts.watch.text(piece)
+    /// Passes on what the decoder says, as far as it may leave; whether a stop string was completed.
+    fn say(
+        &mut self,
+        parts: &mut Parts<'_>,
+        decode: impl FnOnce(&mut dyn Decode, &mut String) -> Result<()>,
+    ) -> Result<bool> {
+        let (said, leaving) = &mut self.pieces;
+        said.clear();
+        leaving.clear();
+        decode(parts.decode, said)?;
+        let stopped = self.stops.push(said, leaving);
+        self.text.push_str(leaving);
+        parts.watch.text(leaving)?;
+        Ok(stopped)
     }
 
     /// Lets out what the decoder and the stop strings still hold, and says what came of it all. After a stop string nothing may follow.
@@ -221,12 +239,15 @@ impl Course {
         // Nobody ends it without a reason; stopping is the one that needs none.
         let mut finish = self.finish.unwrap_or(Finish::Stop);
         if !self.stopped_by_text {
-            let (mut rest, stopped) = self.stops.push(&parts.decode.finish()?);
+            let (mut said, mut rest) = (String::new(), String::new());
+            parts.decode.finish(&mut said)?;
+            let stopped = self.stops.push(&said, &mut rest);
             if !stopped {
-                rest.push_str(&self.stops.finish());
+                self.stops.finish(&mut rest);
             }
             if !rest.is_empty() {
-                self.emit(&rest, parts)?;
+                self.text.push_str(&rest);
+                parts.watch.text(&rest)?;
             }
             if stopped {
                 finish = Finish::Stop;

@@ -81,16 +81,16 @@ impl Finish {
 
 /// From ids to text, piece by piece; a piece is never part of a character.
 pub trait Decode {
-    /// Text that this id completes; may be empty.
+    /// Appends the text that this id completes; may be none.
     ///
     /// # Errors
     /// Ends the generation.
-    fn push(&mut self, id: u32) -> Result<String>;
-    /// What is left at the end; called once.
+    fn push(&mut self, id: u32, out: &mut String) -> Result<()>;
+    /// Appends what is left at the end; called once.
     ///
     /// # Errors
     /// As for [`Decode::push`].
-    fn finish(&mut self) -> Result<String>;
+    fn finish(&mut self, out: &mut String) -> Result<()>;
 }
 
 /// Who follows the generation.

@@ -14,30 +14,32 @@ impl Stops {
     pub fn new(strings: &[String]) -> Stops {
         Stops {
             strings: strings.iter().filter(|s| !s.is_empty()).cloned().collect(),
-            held: String::new(),
+            held: String::with_capacity(64 + strings.iter().map(String::len).max().unwrap_or(0)),
         }
     }
 
-    /// Takes the next piece; returns what may leave now, and whether a stop string was completed (its text, and what follows it in
+    /// Takes the next piece; appends what may leave now, and returns whether a stop string was completed (its text, and what follows it in
     /// the piece, never leaves). Of several stop strings the one that begins first counts.
-    pub fn push(&mut self, piece: &str) -> (String, bool) {
+    pub fn push(&mut self, piece: &str, out: &mut String) -> bool {
         if self.strings.is_empty() {
-            return (piece.to_owned(), false);
+            out.push_str(piece);
+            return false;
         }
         self.held.push_str(piece);
         let found = self.strings.iter().filter_map(|s| self.held.find(s)).min();
         if let Some(at) = found {
             self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
+            self.finish(out);
+            return true;
         }
-        let keep = self.tail();
-        let rest = self.held.split_off(self.held.len() - keep);
-        (std::mem::replace(&mut self.held, rest), false)
+        out.extend(self.held.drain(..self.held.len() - self.tail()));
+        false
     }
 
-    /// What was held back, at the end of the text.
-    pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+    /// Appends what was held back, at the end of the text.
+    pub fn finish(&mut self, out: &mut String) {
+        out.push_str(&self.held);
+        self.held.clear();
     }
 
     /// Length of the longest end of the held text that begins a stop string.
@@ -63,13 +65,16 @@ mod tests {
         let mut watch = Stops::new(&strings);
         let mut out = Vec::new();
         for piece in pieces {
-            let (text, stopped) = watch.push(piece);
+            let mut text = String::new();
+            let stopped = watch.push(piece, &mut text);
             out.push(text);
             if stopped {
                 return (out, true);
             }
         }
-        out.push(watch.finish());
+        let mut text = String::new();
+        watch.finish(&mut text);
+        out.push(text);
         (out, false)
     }
 
@@ -123,8 +128,7 @@ mod tests {
                 if end < text.len() && mask >> i & 1 == 0 {
                     continue;
                 }
-                let (piece, stopped) = watch.push(&text[from..end]);
-                out.push_str(&piece);
+                let stopped = watch.push(&text[from..end], &mut out);
                 from = end;
                 if stopped {
                     break;

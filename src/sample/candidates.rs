@@ -45,6 +45,32 @@ pub(super) struct Candidates {
     /// Weights of what is left, in its order.
     weights: Vec<f32>,
     maxima: Vec<f32>,
+    /// The same in order, as far as that is needed.
+    sorted: Vec<f32>,
+    /// Memory of filters, used again.
+    pub spare: Spare,
+}
+
+/// What filters compute of candidates, in their order.
+#[derive(Default)]
+pub(super) struct Spare {
+    /// Surprises in nats.
+    pub surprise: Vec<f64>,
+    /// Probabilities.
+    pub probability: Vec<f64>,
+    /// Some other number.
+    pub number: Vec<f64>,
+    /// Places.
+    pub order: Vec<usize>,
+    /// Whether it stays.
+    pub keep: Vec<bool>,
+}
+
+/// An empty list that takes so many without growing.
+pub(super) fn empty<T>(list: &mut Vec<T>, most: usize) -> &mut Vec<T> {
+    list.clear();
+    list.reserve(most);
+    list
 }
 
 /// The greatest of a block; minus infinity of nothing.
@@ -68,6 +94,8 @@ impl Candidates {
             list: Vec::new(),
             weights: Vec::new(),
             maxima: Vec::new(),
+            sorted: Vec::new(),
+            spare: Spare::default(),
         }
     }
 
@@ -75,7 +103,9 @@ impl Candidates {
     pub fn start(&mut self, logits: &[f32]) {
         self.row.clear();
         self.row.extend_from_slice(logits);
-        self.list.clear();
+        // However many are left later on, memory is set aside once.
+        empty(&mut self.list, logits.len());
+        empty(&mut self.weights, logits.len());
         self.form = Form::All;
     }
 
@@ -253,8 +283,10 @@ impl Candidates {
         self.maxima.extend(blocks.clone().map(greatest));
         let mut bound = f32::NEG_INFINITY;
         if k < self.maxima.len() {
-            let mut sorted = self.maxima.clone();
-            let (_, &mut kth, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+            self.sorted.clone_from(&self.maxima);
+            let (_, &mut kth, _) = self
+                .sorted
+                .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
             bound = kth;
         }
         self.list.clear();

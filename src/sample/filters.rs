@@ -2,7 +2,7 @@
 //!
 //! Probabilities are f32 weights of the kernels over their f64 sum, logarithms and powers those of the `libm` crate: the same on every machine.
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, Spare, empty};
 use quern_kernels::Kernels;
 
 /// Nguyen et al. 2024, "Min-p": candidates with at least this share of the greatest weight, which is 1.
@@ -23,55 +23,63 @@ pub(super) fn top_n_sigma(c: &mut Candidates, n: f32) {
     c.keep_where(|_, c| f64::from(c.logit) >= least);
 }
 
-/// Surprises of what is left, in nats and in its order, with the probabilities and the entropy.
-struct Surprise {
-    of: Vec<f64>,
-    probability: Vec<f64>,
-    entropy: f64,
-}
-
-fn surprise(c: &mut Candidates, kernels: &Kernels) -> Surprise {
+/// Writes surprises of what is left, in nats and in its order, and the probabilities into `spare`; returns the entropy.
+fn surprise(c: &mut Candidates, kernels: &Kernels, spare: &mut Spare) -> f64 {
     let top = f64::from(c.top());
-    let logits: Vec<f64> = c.list().iter().map(|c| f64::from(c.logit) - top).collect();
+    let most = c.row.len();
+    let of = empty(&mut spare.surprise, most);
+    let probability = empty(&mut spare.probability, most);
+    of.extend(c.list().iter().map(|c| f64::from(c.logit) - top));
     let weights = c.weights(kernels).0;
     let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-    let probability: Vec<f64> = weights.iter().map(|&w| f64::from(w) / sum).collect();
-    let of: Vec<f64> = logits.iter().map(|x| libm::log(sum) - x).collect();
-    let entropy = of.iter().zip(&probability).map(|(s, p)| s * p).sum();
-    Surprise {
-        of,
-        probability,
-        entropy,
-    }
+    probability.extend(weights.iter().map(|&w| f64::from(w) / sum));
+    let log = libm::log(sum);
+    of.iter_mut().for_each(|x| *x = log - *x);
+    of.iter().zip(probability).map(|(s, p)| *s * *p).sum()
 }
 
 /// Meister et al. 2022, "Locally typical sampling": those whose surprise is nearest to the entropy, until their probabilities exceed `p`.
 pub(super) fn typical(c: &mut Candidates, kernels: &Kernels, p: f32) {
     c.ranked();
-    let s = surprise(c, kernels);
-    let distance: Vec<f64> = s.of.iter().map(|x| (x - s.entropy).abs()).collect();
-    let mut order: Vec<usize> = (0..distance.len()).collect();
-    // A stable sort: ties by rank.
-    order.sort_by(|&a, &b| distance[a].total_cmp(&distance[b]));
-    let mut keep = vec![false; order.len()];
+    let mut spare = std::mem::take(&mut c.spare);
+    let entropy = surprise(c, kernels, &mut spare);
+    let Spare {
+        surprise,
+        probability,
+        number: distance,
+        order,
+        keep,
+    } = &mut spare;
+    let most = c.row.len();
+    let distance = empty(distance, most);
+    distance.extend(surprise.iter().map(|x| (x - entropy).abs()));
+    let order = empty(order, most);
+    order.extend(0..distance.len());
+    // Ties by rank.
+    order.sort_unstable_by(|a, b| distance[*a].total_cmp(&distance[*b]).then(a.cmp(b)));
+    let keep = empty(keep, most);
+    keep.resize(order.len(), false);
     let mut reached = 0.0;
-    for at in order {
+    for &at in &*order {
         keep[at] = true;
-        reached += s.probability[at];
+        reached += probability[at];
         if reached > f64::from(p) {
             break;
         }
     }
     c.keep_where(|at, _| keep[at]);
+    c.spare = spare;
 }
 
 /// "Exclude top choices" (p-e-w 2024): of the candidates with at least this probability only the least probable stays.
 pub(super) fn xtc(c: &mut Candidates, kernels: &Kernels, threshold: f32) {
     c.ranked();
-    let s = surprise(c, kernels);
-    let high = |&p: &f64| p >= f64::from(threshold);
-    let choices = s.probability.iter().take_while(|p| high(p)).count();
+    let mut spare = std::mem::take(&mut c.spare);
+    surprise(c, kernels, &mut spare);
+    let high = |p: &&f64| **p >= f64::from(threshold);
+    let choices = spare.probability.iter().take_while(high).count();
     c.drop_best(choices.saturating_sub(1));
+    c.spare = spare;
 }
 
 /// The temperature that goes with the entropy: from `t - range` (not below 0) for one certain candidate to `t + range` for equal ones.
@@ -88,7 +96,9 @@ pub(super) fn dynamic_temperature(
         return 1.0;
     }
     let (low, high) = ((t - range).max(0.0), t + range);
-    let entropy = surprise(c, kernels).entropy;
+    let mut spare = std::mem::take(&mut c.spare);
+    let entropy = surprise(c, kernels, &mut spare);
+    c.spare = spare;
     let normalized = (entropy / libm::log(n as f64)).clamp(0.0, 1.0);
     let power = libm::pow(normalized, f64::from(exponent));
     (f64::from(low) + (f64::from(high) - f64::from(low)) * power) as f32
@@ -114,18 +124,20 @@ impl Bound {
     /// Keeps what is at most as surprising as the bound, draws, and moves the bound.
     pub fn draw(&mut self, c: &mut Candidates, kernels: &Kernels, temperature: f32, u: f64) -> u32 {
         c.divide(temperature);
-        let bits: Vec<f64> = surprise(c, kernels).of.iter().map(in_bits).collect();
-        c.keep_where(|at, _| bits[at] <= self.bits);
-        let left = surprise(c, kernels);
-        let ids: Vec<u32> = c.list().iter().map(|c| c.id).collect();
+        let mut spare = std::mem::take(&mut c.spare);
+        surprise(c, kernels, &mut spare);
+        c.keep_where(|at, _| in_bits(spare.surprise[at]) <= self.bits);
+        surprise(c, kernels, &mut spare);
+        // The list is in order of ids before and after.
         let id = c.draw(kernels, 1.0, u);
-        let at = ids.iter().position(|&i| i == id).unwrap_or(0);
-        self.bits -= self.rate * (in_bits(&left.of[at]) - self.target);
+        let at = c.list().iter().position(|c| c.id == id).unwrap_or(0);
+        self.bits -= self.rate * (in_bits(spare.surprise[at]) - self.target);
+        c.spare = spare;
         id
     }
 }
 
-fn in_bits(nats: &f64) -> f64 {
+fn in_bits(nats: f64) -> f64 {
     nats * std::f64::consts::LOG2_E
 }
 

@@ -6,13 +6,15 @@
 //! `Fuse`), a machine gets whole pieces; behind it, it gets parts of the one joined piece.
 
 use super::definition::{DecoderStep, TokenKind};
-use super::normalize::replace;
+use super::normalize::replace_into;
 use super::pattern::Matcher;
 use super::unicode::{byte_to_char, char_to_byte};
 use crate::error::Result;
 use std::borrow::Cow;
 
 const REPLACEMENT: &str = "\u{fffd}";
+/// Bytes of most pieces: so many find their place without an allocation.
+const PIECE: usize = 64;
 
 /// A token as the first machine sees it.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +108,8 @@ impl Decoder {
                     step: i,
                     state,
                     count: 0,
-                    pending: Vec::new(),
+                    pending: Vec::with_capacity(PIECE),
+                    text: String::with_capacity(PIECE),
                     last: None,
                     space_allowed: true,
                     space_seen: false,
@@ -199,15 +202,14 @@ impl Decoder {
                 // Behind a joining step all parts belong to the first piece.
                 let joined = m.step > 0 && self.joins_before(m.step);
                 let drop = (first || joined) && *prepend;
-                let new: String = text
-                    .chars()
-                    .filter_map(|c| match c == *replacement {
+                m.text.clear();
+                m.text
+                    .extend(text.chars().filter_map(|c| match c == *replacement {
                         true if drop => None,
                         true => Some(' '),
                         false => Some(c),
-                    })
-                    .collect();
-                self.feed(rest, &new, out)
+                    }));
+                self.feed(rest, &m.text, out)
             }
             DecoderStep::ByteFallback => match byte_piece(text.as_bytes()) {
                 Some(b) => {
@@ -254,8 +256,9 @@ impl Decoder {
             }
             DecoderStep::Replace { content, .. } => match &self.matchers[m.step] {
                 Some(matcher) => {
-                    let new = replace(matcher, content, Cow::Borrowed(text))?;
-                    self.feed(rest, &new, out)
+                    m.text.clear();
+                    replace_into(matcher, content, text, &mut m.text)?;
+                    self.feed(rest, &m.text, out)
                 }
                 None => self.feed(rest, text, out),
             },
@@ -296,7 +299,11 @@ impl Decoder {
             // Only as the first step, where `push` handles it.
             DecoderStep::SentencePiece { .. } => self.feed(rest, text, out),
             DecoderStep::JoinSpace if first => self.feed(rest, text, out),
-            DecoderStep::JoinSpace => self.feed(rest, &format!(" {text}"), out),
+            DecoderStep::JoinSpace => {
+                m.text.clear();
+                m.text.extend([" ", text]);
+                self.feed(rest, &m.text, out)
+            }
         }
     }
 
@@ -314,40 +321,25 @@ impl Decoder {
         end: bool,
         out: &mut String,
     ) -> Result<()> {
-        let bytes = std::mem::take(&mut m.pending);
-        let mut text = String::with_capacity(bytes.len());
-        let mut from = 0;
-        while from < bytes.len() {
-            match std::str::from_utf8(&bytes[from..]) {
-                Ok(t) => {
-                    text.push_str(t);
-                    from = bytes.len();
-                }
-                Err(e) => {
-                    let valid = &bytes[from..from + e.valid_up_to()];
-                    text.push_str(&String::from_utf8_lossy(valid));
-                    from += e.valid_up_to();
-                    match e.error_len() {
-                        Some(n) => {
-                            text.push_str(REPLACEMENT);
-                            from += n;
-                        }
-                        None if end => {
-                            text.push_str(REPLACEMENT);
-                            from = bytes.len();
-                        }
-                        None => {
-                            m.pending.extend_from_slice(&bytes[from..]);
-                            from = bytes.len();
-                        }
-                    }
-                }
+        m.text.clear();
+        let mut used = 0;
+        for chunk in m.pending.utf8_chunks() {
+            m.text.push_str(chunk.valid());
+            used += chunk.valid().len();
+            let invalid = chunk.invalid();
+            if !end && is_beginning(&m.pending[used..]) {
+                break;
+            }
+            used += invalid.len();
+            if !invalid.is_empty() {
+                m.text.push_str(REPLACEMENT);
             }
         }
-        if text.is_empty() {
+        m.pending.drain(..used);
+        if m.text.is_empty() {
             return Ok(());
         }
-        self.feed(rest, &text, out)
+        self.feed(rest, &m.text, out)
     }
 
     /// A run of `<0xNN>` pieces: its text if it is UTF-8 as a whole, else one U+FFFD per byte.
@@ -357,19 +349,18 @@ impl Decoder {
         rest: &mut [Machine],
         out: &mut String,
     ) -> Result<()> {
-        let bytes = std::mem::take(&mut m.pending);
-        if bytes.is_empty() {
+        if m.pending.is_empty() {
             return Ok(());
         }
-        match String::from_utf8(bytes) {
-            Ok(text) => self.feed(rest, &text, out),
-            Err(e) => {
-                for _ in e.as_bytes() {
-                    self.feed(rest, REPLACEMENT, out)?;
-                }
-                Ok(())
+        let fed = match std::str::from_utf8(&m.pending) {
+            Ok(text) => self.feed(rest, text, out),
+            Err(_) => {
+                let mut each = m.pending.iter();
+                each.try_for_each(|_| self.feed(rest, REPLACEMENT, out))
             }
-        }
+        };
+        m.pending.clear();
+        fed
     }
 
     fn sentencepiece(
@@ -393,7 +384,11 @@ impl Decoder {
         m.space_seen = false;
         match piece.kind {
             TokenKind::Control => Ok(()),
-            TokenKind::Unknown => self.show(m, rest, unk, out),
+            TokenKind::Unknown => {
+                m.text.clear();
+                m.text.push_str(unk);
+                self.show(m, rest, out)
+            }
             _ => {
                 let text = piece.text();
                 let mut text: &str = &text;
@@ -404,23 +399,21 @@ impl Decoder {
                     text = t;
                     m.space_seen = !strip_all;
                 }
-                self.show(m, rest, &text.replace('\u{2581}', " "), out)
+                m.text.clear();
+                let plain = text.chars().map(|c| if c == '\u{2581}' { ' ' } else { c });
+                m.text.extend(plain);
+                self.show(m, rest, out)
             }
         }
     }
 
-    fn show(
-        &self,
-        m: &mut Machine,
-        rest: &mut [Machine],
-        text: &str,
-        out: &mut String,
-    ) -> Result<()> {
-        if text.is_empty() {
+    /// Passes on the text of a machine.
+    fn show(&self, m: &mut Machine, rest: &mut [Machine], out: &mut String) -> Result<()> {
+        if m.text.is_empty() {
             return Ok(());
         }
         m.count = 1;
-        self.feed(rest, text, out)
+        self.feed(rest, &m.text, out)
     }
 
     /// Passes on the complete characters of the pending bytes; every byte of an invalid sequence becomes U+FFFD.
@@ -431,24 +424,30 @@ impl Decoder {
         end: bool,
         out: &mut String,
     ) -> Result<()> {
-        while !m.pending.is_empty() {
-            let (text, used) = match std::str::from_utf8(&m.pending) {
-                Ok(t) => (t.to_owned(), m.pending.len()),
-                Err(e) if e.valid_up_to() > 0 => {
-                    let valid = &m.pending[..e.valid_up_to()];
-                    (String::from_utf8_lossy(valid).into_owned(), valid.len())
-                }
-                Err(e) => match e.error_len() {
-                    Some(n) => (REPLACEMENT.repeat(n), n),
-                    None if end => (REPLACEMENT.repeat(m.pending.len()), m.pending.len()),
-                    None => return Ok(()),
-                },
-            };
-            m.pending.drain(..used);
-            self.show(m, rest, &text, out)?;
+        let mut used = 0;
+        while let Some(chunk) = m.pending[used..].utf8_chunks().next() {
+            m.text.clear();
+            if !chunk.valid().is_empty() {
+                m.text.push_str(chunk.valid());
+                used += chunk.valid().len();
+            } else if end || !is_beginning(&m.pending[used..]) {
+                let invalid = chunk.invalid();
+                m.text.extend(invalid.iter().map(|_| REPLACEMENT));
+                used += invalid.len();
+            } else {
+                break;
+            }
+            self.show(m, rest, out)?;
         }
+        m.pending.drain(..used);
         Ok(())
     }
+}
+
+/// Whether these bytes are the beginning of a character and no more.
+fn is_beginning(bytes: &[u8]) -> bool {
+    let error = std::str::from_utf8(bytes).err();
+    error.is_some_and(|e| e.valid_up_to() == 0 && e.error_len().is_none())
 }
 
 #[derive(Debug, Clone)]
@@ -471,6 +470,8 @@ pub struct Machine {
     /// Whether a piece (SentencePiece: any text) has gone through.
     count: u32,
     pending: Vec<u8>,
+    /// What it passes on: memory that is used again.
+    text: String,
     last: Option<String>,
     space_allowed: bool,
     space_seen: bool,

@@ -205,6 +205,11 @@ impl Tokenizer {
         Some(piece(&view, id)?.text().into_owned())
     }
 
+    /// Whether there is a token with this id.
+    pub fn has(&self, id: u32) -> bool {
+        piece(&self.prepared.view(), id).is_some()
+    }
+
     /// The bytes that a token stands for inside a text: raw bytes for byte-level and `<0xNN>` tokens, `▁` as a space.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let view = self.prepared.view();
@@ -368,13 +373,14 @@ impl StreamDecoder<'_> {
     }
 
     /// Ends the text and returns what was held back.
-    pub fn finish(mut self) -> Result<String> {
+    pub fn finish(self) -> Result<String> {
         let mut out = String::new();
         self.finish_into(&mut out)?;
         Ok(out)
     }
 
-    fn finish_into(&mut self, out: &mut String) -> Result<()> {
+    /// Like [`StreamDecoder::finish`], appending to `out`.
+    pub fn finish_into(mut self, out: &mut String) -> Result<()> {
         self.tokenizer.decoder.finish(&mut self.machines, out)
     }
 }

@@ -210,22 +210,24 @@ fn is_bert_control(c: char) -> bool {
     !matches!(c, '\t' | '\n' | '\r') && OTHER.contains(c)
 }
 
-/// `text` with every match replaced.
-pub fn replace<'t>(m: &Matcher, content: &str, text: Cow<'t, str>) -> Result<Cow<'t, str>> {
-    let mut out = String::new();
+/// Appends `text` with every match replaced.
+pub fn replace_into(m: &Matcher, content: &str, text: &str, out: &mut String) -> Result<()> {
     let mut last = 0;
-    m.find_all(&text, |lo, hi| {
+    m.find_all(text, |lo, hi| {
         out.push_str(&text[last..lo]);
         out.push_str(content);
         last = hi;
         Ok(())
     })?;
-    // Also when only an empty match was replaced by nothing.
-    if last == 0 && out.is_empty() {
-        return Ok(text);
-    }
     out.push_str(&text[last..]);
-    Ok(Cow::Owned(out))
+    Ok(())
+}
+
+/// `text` with every match replaced.
+pub fn replace<'t>(m: &Matcher, content: &str, text: Cow<'t, str>) -> Result<Cow<'t, str>> {
+    let mut out = String::new();
+    replace_into(m, content, &text, &mut out)?;
+    Ok(if out == *text { text } else { Cow::Owned(out) })
 }
 
 /// The map per grapheme of at most 5 bytes, then per character; `None` if nothing changed.

@@ -9,12 +9,12 @@ use std::path::Path;
 struct Plain;
 
 impl Decode for Plain {
-    fn push(&mut self, _: u32) -> Result<String> {
-        Ok(String::new())
+    fn push(&mut self, _: u32, _: &mut String) -> Result<()> {
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<String> {
-        Ok(String::new())
+    fn finish(&mut self, _: &mut String) -> Result<()> {
+        Ok(())
     }
 }
 
