@@ -17,7 +17,7 @@ pub(crate) trait FloatLanes {
     /// The first column of a line and, if it has two, the second.
     unsafe fn widen(line: *const u8) -> (Self::F, Self::F);
 
-    /// `acc + w * x`, rounded once.
+    /// `acc + w * x`; rounded once in every table that is exact.
     #[inline(always)]
     unsafe fn multiply(w: Self::F, x: Self::F, acc: Self::F) -> Self::F {
         // SAFETY: as the trait demands.
