@@ -360,9 +360,32 @@ impl Candidates {
             if ranked == total {
                 break;
             }
-            ranked = total.min(4 * ranked);
+            let about = self.about(&weights, goal);
+            ranked = about.max(4 * ranked).min(total);
         }
         self.weights = weights;
+    }
+
+    /// About how many of the row, best first, have weights that add up to `goal`: those of all steps of the logit down to where they do.
+    fn about(&self, weights: &[f32], goal: f64) -> usize {
+        const STEPS_PER_NAT: f32 = 16.0;
+        const STEPS: usize = 512;
+        let mut steps = [(0usize, 0.0f64); STEPS];
+        let top = self.top();
+        for (&logit, &weight) in self.row.iter().zip(weights) {
+            let step = ((top - logit) * STEPS_PER_NAT) as usize;
+            let (count, sum) = &mut steps[step.min(STEPS - 1)];
+            *count += 1;
+            *sum += f64::from(weight);
+        }
+        let mut so_far = (0, 0.0);
+        for (count, sum) in steps {
+            so_far = (so_far.0 + count, so_far.1 + sum);
+            if so_far.1 >= goal {
+                break;
+            }
+        }
+        so_far.0
     }
 
     /// Draws one with weights `exp((logit - greatest) / temperature)`: the first in order of ids at which the running f64 sum exceeds `u` times the whole.
