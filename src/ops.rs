@@ -64,7 +64,7 @@ impl BoundNorm {
 /// Activations of all tokens as products read them: f32, and int8 beside it or instead where an integer format needs that.
 #[derive(Default)]
 pub struct ActBuffer {
-    /// Empty rows where nobody reads them as f32.
+    /// Not written where nobody reads f32.
     x: Vec<f32>,
     q: Vec<i8>,
     scales: Vec<f32>,
@@ -72,6 +72,7 @@ pub struct ActBuffer {
     cols: usize,
     stride: usize,
     quantized: bool,
+    /// Whether there is f32.
     plain: bool,
 }
 
@@ -173,11 +174,14 @@ impl ActBuffer {
             let (from, to) = (part * chunk, ((part + 1) * chunk).min(stride));
             let end = to.min(cols);
             let at = token * stride;
-            let mut own = [0.0; COLUMNS];
+            let mut own;
             let values = match plain {
                 // SAFETY: one job per token and range of columns.
                 true => unsafe { x.part(at + from..at + to) },
-                false => &mut own[..to - from],
+                false => {
+                    own = [0.0; COLUMNS];
+                    &mut own[..to - from]
+                }
             };
             let (live, padding) = values.split_at_mut(end.saturating_sub(from));
             fill(token, from..end.max(from), live);

@@ -83,7 +83,7 @@ struct Text<'t>(StreamDecoder<'t>);
 
 impl Decode for Text<'_> {
     fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
-        self.0.push_into(id, out)
+        self.0.push(id, out)
     }
 
     fn finish(&mut self, _: &mut String) -> Result<()> {

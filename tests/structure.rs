@@ -21,11 +21,11 @@ struct Text<'t>(Option<StreamDecoder<'t>>);
 
 impl Decode for Text<'_> {
     fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
-        self.0.as_mut().map_or(Ok(()), |d| d.push_into(id, out))
+        self.0.as_mut().map_or(Ok(()), |d| d.push(id, out))
     }
 
     fn finish(&mut self, out: &mut String) -> Result<()> {
-        self.0.take().map_or(Ok(()), |d| d.finish_into(out))
+        self.0.take().map_or(Ok(()), |d| d.finish(out))
     }
 }
 

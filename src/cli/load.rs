@@ -122,6 +122,22 @@ pub fn kernels(isa: Option<&str>, fast_math: bool) -> Result<&'static Kernels> {
     Ok(if fast_math { exact.fast_math() } else { exact })
 }
 
+/// Says so if `--fast-math`, which led to these kernels, makes no difference to this model.
+pub fn note_idle_fast_math(file: &ModelFile, kernels: &Kernels) {
+    let multiplies_bf16 = file
+        .entries()
+        .iter()
+        .any(|e| e.format == Format::Bf16 && matches!(e.shape, Shape::Matrix { .. }));
+    let why = match kernels.exact() {
+        true => "this CPU has no bfloat16 dot products (AVX-512 BF16)",
+        false if multiplies_bf16 => return,
+        false => "the model has no bf16 matrices",
+    };
+    output::note(format_args!(
+        "quern: note: --fast-math changes nothing: {why}"
+    ));
+}
+
 fn exact_kernels(isa: Option<&str>) -> Result<&'static Kernels> {
     let (name, from) = match isa {
         Some(name) => (name.to_owned(), "--isa"),
@@ -184,20 +200,7 @@ impl ModelArgs {
         let model = Arc::new(Model::bind(file.clone())?);
         let open_time = start.elapsed();
         if self.fast_math {
-            let lines = file.entries().iter().filter(|e| e.format == Format::Bf16);
-            let products = lines
-                .filter(|e| matches!(e.shape, Shape::Matrix { .. }))
-                .count();
-            let idle = match kernels.exact() {
-                true => Some("this CPU has no bfloat16 dot products (AVX-512 BF16)"),
-                false if products == 0 => Some("the model has no bf16 matrices"),
-                false => None,
-            };
-            if let Some(why) = idle {
-                output::note(format_args!(
-                    "quern: note: --fast-math changes nothing: {why}"
-                ));
-            }
+            note_idle_fast_math(&file, kernels);
         }
         let start = Instant::now();
         let tokenizer = match file.tokenizer()? {

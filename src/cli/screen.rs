@@ -53,7 +53,7 @@ impl Decode for Text<'_> {
             out.push(char::REPLACEMENT_CHARACTER);
             return Ok(());
         };
-        decoder.push_into(id, out)?;
+        decoder.push(id, out)?;
         if self.marks.contains(&id) {
             out.extend(self.tokenizer.piece(id));
         }
@@ -62,7 +62,7 @@ impl Decode for Text<'_> {
 
     fn finish(&mut self, out: &mut String) -> Result<()> {
         match self.decoder.take() {
-            Some(decoder) => decoder.finish_into(out),
+            Some(decoder) => decoder.finish(out),
             None => Ok(()),
         }
     }

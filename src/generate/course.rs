@@ -3,7 +3,7 @@
 //! Who runs the passes does not matter: a loop of its own (`decode`) or a scheduler that puts the next ids of many generations into one pass. A row of
 //! logits has the same bits in either, and one number is drawn per sampled id, so the result is the same.
 
-use super::stops::Stops;
+use super::stops::{PIECE, Stops};
 use super::{Constraint, Decode, Fingerprint, Finish, Request, Watch, check_context};
 use crate::error::{Error, Result};
 use crate::sample::Sampler;
@@ -13,8 +13,6 @@ use quern_kernels::Kernels;
 const ROOM: usize = 4096;
 /// Bytes of text that memory is set aside for per id: what most vocabularies need for most texts.
 const BYTES: usize = 5;
-/// Bytes of one id's text that memory is set aside for.
-const PIECE: usize = 64;
 
 /// Who takes part in a generation between its passes.
 pub struct Parts<'p> {

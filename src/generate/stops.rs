@@ -3,6 +3,9 @@
 //! Text that may be the beginning of a stop string is held back until it is clear that it is not. So nothing of a stop string ever
 //! leaves, however the text is cut into pieces, and everything else leaves as early as it can.
 
+/// Bytes of one id's text that memory is set aside for.
+pub(super) const PIECE: usize = 64;
+
 /// Watches streamed text for stop strings.
 pub struct Stops {
     strings: Vec<String>,
@@ -14,7 +17,7 @@ impl Stops {
     pub fn new(strings: &[String]) -> Stops {
         Stops {
             strings: strings.iter().filter(|s| !s.is_empty()).cloned().collect(),
-            held: String::with_capacity(64 + strings.iter().map(String::len).max().unwrap_or(0)),
+            held: String::with_capacity(PIECE + strings.iter().map(String::len).max().unwrap_or(0)),
         }
     }
 

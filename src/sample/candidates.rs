@@ -103,9 +103,7 @@ impl Candidates {
     pub fn start(&mut self, logits: &[f32]) {
         self.row.clear();
         self.row.extend_from_slice(logits);
-        // However many are left later on, memory is set aside once.
-        empty(&mut self.list, logits.len());
-        empty(&mut self.weights, logits.len());
+        self.list.clear();
         self.form = Form::All;
     }
 
@@ -145,8 +143,8 @@ impl Candidates {
     fn take_row(&mut self, passes: impl Fn(f32) -> bool) {
         let ids = self.row.iter().enumerate();
         let passing = ids.filter(|&(_, &logit)| passes(logit));
-        self.list.clear();
-        self.list.extend(passing.map(|(id, &logit)| Candidate {
+        // However many pass the next time, memory is set aside once.
+        empty(&mut self.list, self.row.len()).extend(passing.map(|(id, &logit)| Candidate {
             id: id as u32,
             logit,
         }));
@@ -289,7 +287,7 @@ impl Candidates {
                 .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
             bound = kth;
         }
-        self.list.clear();
+        empty(&mut self.list, self.row.len());
         for (i, (block, &max)) in blocks.zip(&self.maxima).enumerate() {
             if max < bound {
                 continue;
@@ -311,7 +309,7 @@ impl Candidates {
 
     /// Weights of what is left in its order, relative to the greatest, and their sum in the kernels' order.
     pub fn weights(&mut self, kernels: &Kernels) -> (&[f32], f32) {
-        self.weights.clear();
+        empty(&mut self.weights, self.row.len());
         match self.form {
             Form::All => self.weights.extend_from_slice(&self.row),
             _ => self.weights.extend(self.list.iter().map(|c| c.logit)),
@@ -397,7 +395,7 @@ impl Candidates {
         // The greatest is subtracted first, so that a tiny temperature cannot make infinity minus infinity.
         let top = self.top();
         let scaled = |x: f32| (x - top) / temperature;
-        self.weights.clear();
+        empty(&mut self.weights, self.row.len());
         match self.form {
             Form::All => self.weights.extend(self.row.iter().map(|&x| scaled(x))),
             _ => self

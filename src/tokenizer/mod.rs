@@ -178,9 +178,9 @@ impl Tokenizer {
         let mut stream = self.decoder(options);
         let mut out = String::new();
         for &id in ids {
-            stream.push_into(id, &mut out)?;
+            stream.push(id, &mut out)?;
         }
-        stream.finish_into(&mut out)?;
+        stream.finish(&mut out)?;
         Ok(out)
     }
 
@@ -350,16 +350,9 @@ pub struct StreamDecoder<'t> {
 }
 
 impl StreamDecoder<'_> {
-    /// Takes an id and returns the text that is complete: never part of a character. All of it together with
+    /// Takes an id and appends the text that is complete to `out`: never part of a character. All of it together with
     /// [`StreamDecoder::finish`] is what [`Tokenizer::decode`] returns.
-    pub fn push(&mut self, id: u32) -> Result<String> {
-        let mut out = String::new();
-        self.push_into(id, &mut out)?;
-        Ok(out)
-    }
-
-    /// Like [`StreamDecoder::push`], appending to `out`.
-    pub fn push_into(&mut self, id: u32, out: &mut String) -> Result<()> {
+    pub fn push(&mut self, id: u32, out: &mut String) -> Result<()> {
         let Some(piece) = piece(&self.view, id) else {
             return Err(Error::invalid(format_args!(
                 "token id {id} is not in the vocabulary of {} tokens",
@@ -372,15 +365,8 @@ impl StreamDecoder<'_> {
         self.tokenizer.decoder.push(&mut self.machines, piece, out)
     }
 
-    /// Ends the text and returns what was held back.
-    pub fn finish(self) -> Result<String> {
-        let mut out = String::new();
-        self.finish_into(&mut out)?;
-        Ok(out)
-    }
-
-    /// Like [`StreamDecoder::finish`], appending to `out`.
-    pub fn finish_into(mut self, out: &mut String) -> Result<()> {
+    /// Ends the text and appends what was held back.
+    pub fn finish(mut self, out: &mut String) -> Result<()> {
         self.tokenizer.decoder.finish(&mut self.machines, out)
     }
 }

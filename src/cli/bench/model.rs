@@ -160,6 +160,9 @@ pub fn run(args: &Args) -> Result<()> {
     let kernels = load::kernels(args.isa.as_deref(), args.fast_math)?;
     let session = Session::begin(&args.output, "model")?;
     let (file, name) = args.open()?;
+    if args.fast_math {
+        load::note_idle_fast_math(&file, kernels);
+    }
     let bytes = file.len();
     let model = Arc::new(Model::bind(Arc::new(file))?);
     let work = Workload {

@@ -141,7 +141,7 @@ impl Dialogue {
     /// # Errors
     /// What the tokenizer says.
     pub fn prompt(&self, tokenizer: &Tokenizer, ids: Vec<u32>) -> Result<Vec<u32>> {
-        let is_known = |&id: &u32| tokenizer.piece(id).is_some();
+        let is_known = |&id: &u32| tokenizer.has(id);
         if self.exact.is_empty() || !self.exact.iter().all(is_known) {
             return Ok(ids);
         }
@@ -151,7 +151,7 @@ impl Dialogue {
         let mut so_far = String::new();
         for (i, &id) in ids.iter().enumerate() {
             let from = so_far.len();
-            decoder.push_into(id, &mut so_far)?;
+            decoder.push(id, &mut so_far)?;
             if text.as_bytes().get(from..so_far.len()) != Some(&so_far.as_bytes()[from..]) {
                 break;
             }
